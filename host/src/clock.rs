@@ -1,0 +1,130 @@
+//! Time and chance, as arguments: the only place that reads a clock, sleeps, or draws a random number.
+//!
+//! Everything else is given a [`Clock`], so that a test can run a day of retries in milliseconds and a decision can
+//! be replayed. Clippy refuses the ambient functions outside this file.
+
+use std::fmt;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+/// A moment, in milliseconds since the Unix epoch. It is what the store keeps.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Timestamp(u64);
+
+impl Timestamp {
+    /// The moment `millis` after the Unix epoch, held within what the store can keep (a signed 64-bit integer).
+    pub const fn from_millis(millis: u64) -> Self {
+        Self(if millis > i64::MAX as u64 { i64::MAX as u64 } else { millis })
+    }
+
+    /// Milliseconds since the Unix epoch.
+    pub const fn as_millis(self) -> u64 {
+        self.0
+    }
+
+    /// This moment and `delay`, rounded **up** to a whole millisecond: a retry never fires early.
+    #[must_use]
+    pub fn after(self, delay: Duration) -> Self {
+        let whole = u64::try_from(delay.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
+        Self::from_millis(self.0.saturating_add(whole))
+    }
+
+    /// How long ago `earlier` was; zero when it lies ahead.
+    #[must_use]
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl fmt::Display for Timestamp {
+    /// RFC 3339 in UTC, with milliseconds.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match i64::try_from(self.0).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok()) {
+            Some(moment) => write!(f, "{moment:.3}"),
+            None => write!(f, "{} ms", self.0),
+        }
+    }
+}
+
+/// A number drawn uniformly from `[0, 1)`, given to the pure functions that need one.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Chance(f64);
+
+impl Chance {
+    /// The chance `value`, held within `[0, 1)`.
+    pub fn new(value: f64) -> Self {
+        Self(if value.is_finite() { value.clamp(0.0, 1.0 - f64::EPSILON) } else { 0.0 })
+    }
+
+    /// A duration drawn uniformly from `[from, to)`; `from` when the range is empty.
+    pub fn between(self, from: Duration, to: Duration) -> Duration {
+        from.saturating_add(to.saturating_sub(from).mul_f64(self.0))
+    }
+}
+
+/// A seam: where the host gets its time and its chance.
+#[async_trait]
+pub trait Clock: Send + Sync + 'static {
+    /// The wall clock.
+    fn now(&self) -> Timestamp;
+
+    /// Returns once `moment` has been reached on this clock, and not before.
+    async fn sleep_until(&self, moment: Timestamp);
+
+    /// Returns after `length`.
+    async fn sleep(&self, length: Duration) {
+        self.sleep_until(self.now().after(length)).await;
+    }
+
+    /// The next random number.
+    fn chance(&self) -> Chance;
+}
+
+/// The machine's own clock and random numbers.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct SystemClock;
+
+#[async_trait]
+#[expect(clippy::disallowed_methods, reason = "this is the one place where the ambient clock and chance are read")]
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        Timestamp::from_millis(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    async fn sleep_until(&self, moment: Timestamp) {
+        // The timer runs on the monotonic clock, so it is asked again until the wall clock agrees. A step is short
+        // enough that a wall clock set forward is noticed.
+        loop {
+            let left = moment.since(self.now());
+            if left.is_zero() {
+                return;
+            }
+            tokio::time::sleep(left.min(Duration::from_secs(1))).await;
+        }
+    }
+
+    fn chance(&self) -> Chance {
+        Chance::new(fastrand::f64())
+    }
+}
+
+/// How long something took, for latencies: monotonic, so it cannot run backwards.
+#[derive(Clone, Copy, Debug)]
+pub struct Stopwatch(std::time::Instant);
+
+impl Stopwatch {
+    /// Starts now.
+    #[expect(clippy::disallowed_methods, reason = "latencies are measured on the monotonic clock, here only")]
+    pub fn start() -> Self {
+        Self(std::time::Instant::now())
+    }
+
+    /// Time since the start.
+    pub fn elapsed(self) -> Duration {
+        self.0.elapsed()
+    }
+}

@@ -1,0 +1,66 @@
+//! Dispatch: one attempt, carried over the wire, made into an outcome.
+//!
+//! It decides nothing: it never retries, never follows a redirect, and reads no more than it was told to. Only this
+//! module knows reqwest.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::config::{Destination, Route};
+use crate::message::{MessageId, Outcome, Request};
+
+/// A seam: how an attempt reaches its destination.
+#[async_trait]
+pub trait Transport: Send + Sync + 'static {
+    /// Makes one attempt. Never fails: whatever goes wrong is an outcome.
+    async fn send(&self, delivery: Delivery) -> Sent;
+
+    /// Forgets the credentials that `sent` used, unless others have replaced them since. The next attempt fetches
+    /// fresh ones, once, however many messages ask.
+    fn expire_credentials(&self, destination: &Destination, used: CredentialId);
+}
+
+/// One attempt to be made.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    /// The route, whose destination it goes to.
+    pub route: Arc<Route>,
+    /// What is sent.
+    pub request: Arc<Request>,
+    /// Carried as `Backstop-Message-Id`.
+    pub message: MessageId,
+    /// Which attempt of the message's life, from 1: carried as `Backstop-Attempt`.
+    pub attempt: u32,
+    /// Carried as `Idempotency-Key`, quoted.
+    pub idempotency_key: String,
+    /// The time it may take: the destination's `timeout`, or what is left of a caller's deadline if that is less.
+    pub timeout: Duration,
+    /// How much of the answer is read.
+    pub read: Read,
+}
+
+/// How much of an answer's body is read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Read {
+    /// The first bytes, no more than the destination's `response_limit`; the rest is not waited for.
+    Prefix(usize),
+    /// All of it, for a caller that waits; more than the destination's `response_limit` is a protocol fault.
+    Whole,
+}
+
+/// What became of an attempt.
+#[derive(Clone, Debug)]
+pub struct Sent {
+    /// What happened.
+    pub outcome: Outcome,
+    /// Which credentials it carried.
+    pub credentials: CredentialId,
+    /// How long it took.
+    pub latency: Duration,
+}
+
+/// Which generation of a destination's credentials.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct CredentialId(pub u64);

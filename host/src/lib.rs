@@ -1,0 +1,20 @@
+//! Backstop runs the retry and dispatch loop for HTTP calls and messages; sandboxed WebAssembly policies decide, per
+//! destination, what counts as a failure, when to try again, and what to answer instead.
+//!
+//! The modules in the order of a message's journey:
+//!
+//! ```text
+//!  ingress ──► store ──► queue ──► dispatch ──► policy ──► verdict ──► transition ──► store
+//!   HTTP      accepted   due,      one attempt   asks the   clamped     delivered │ retry at T │
+//!             = on disk  claimed   → Outcome     component  by the      dead letter │ dropped │
+//!                        under a                            route's     answered by fallback
+//!                        lease                              envelope
+//! ```
+
+pub mod clock;
+pub mod config;
+pub mod message;
+pub mod backoff;
+pub mod store;
+pub mod dispatch;
+pub mod policy;

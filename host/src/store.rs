@@ -1,0 +1,363 @@
+//! The store: where messages are kept, so that accepted means committed.
+//!
+//! Every method is a whole transaction; none is the first half of a get-then-set. A method returns only when its
+//! change is on disk. Implementations batch: many callers share one commit. They know SQL; nothing else does.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Timestamp;
+use crate::message::{Answer, AttemptRecord, Message, MessageId, Progress, RouteName, State};
+
+/// Who holds a lease: one running host. New at every start.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Owner(pub String);
+
+/// A seam: where messages are kept.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Takes responsibility for a message: writes it, in whatever state it comes, with the attempts already made.
+    /// With an idempotency key the key is looked up and taken in the same transaction.
+    ///
+    /// # Errors
+    /// [`StoreError`]; nothing is then stored.
+    async fn accept(&self, acceptance: Acceptance) -> Result<Accepted, StoreError>;
+
+    /// Takes an idempotency key for a request that is answered while its caller waits, before it is first attempted.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    async fn open_key(&self, claim: KeyClaim, now: Timestamp) -> Result<KeyState, StoreError>;
+
+    /// Writes down the answer given under an opened key, or, with `None`, gives the key back.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    async fn close_key(&self, route: RouteName, key: String, answer: Option<Answer>) -> Result<(), StoreError>;
+
+    /// Claims messages that are due, oldest due first, for each lane at most `limit`, under a lease. No message is
+    /// ever held under two leases.
+    ///
+    /// # Errors
+    /// [`StoreError`]; nothing is then claimed.
+    async fn claim_due(&self, lanes: Vec<LaneClaim>, now: Timestamp, lease: Lease) -> Result<Claimed, StoreError>;
+
+    /// Writes down an attempt and what follows from it, if the lease is still held.
+    ///
+    /// # Errors
+    /// [`StoreError`]; nothing is then changed, and the caller tries again.
+    async fn finish(&self, finish: Finish) -> Result<Finished, StoreError>;
+
+    /// Prolongs the lease of messages still being attempted; answers those of them that are still held.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    async fn extend_lease(&self, ids: Vec<MessageId>, lease: Lease) -> Result<Vec<MessageId>, StoreError>;
+
+    /// Gives back, unattempted, what `owner` holds: all of it at a shutdown. Progress stands as it was.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    async fn release(&self, ids: Vec<MessageId>, owner: Owner) -> Result<(), StoreError>;
+
+    /// A message and its journal, if it is known.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    async fn message(&self, id: MessageId) -> Result<Option<Stored>, StoreError>;
+
+    /// Messages that fit `filter`, newest first.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    async fn list(&self, filter: Filter) -> Result<Vec<Summary>, StoreError>;
+
+    /// Queues what is selected again, due at once, with its attempts counted afresh. Only messages that ended dead,
+    /// answered or dropped are redriven; the others that were named are left alone. Answers how many were.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    async fn redrive(&self, selection: Selection, now: Timestamp) -> Result<u64, StoreError>;
+
+    /// Gives up the dead letters selected: they become [`State::Discarded`]. Answers how many did.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    async fn discard(&self, selection: Selection, now: Timestamp) -> Result<u64, StoreError>;
+
+    /// Removes, at most `limit` at a time, what has ended longer ago than it is to be kept, and idempotency keys past
+    /// theirs. Answers how many rows went; the caller comes again while that is `limit`.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    async fn sweep(&self, retention: Retention, now: Timestamp, limit: u32) -> Result<u64, StoreError>;
+
+    /// How many messages there are, by route and state.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    async fn tally(&self) -> Result<BTreeMap<(String, State), u64>, StoreError>;
+
+    /// Holds on destinations that have not run out by `now`.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    async fn holds(&self, now: Timestamp) -> Result<Vec<Hold>, StoreError>;
+}
+
+/// A message to be taken responsibility for.
+#[derive(Clone, Debug)]
+pub struct Acceptance {
+    /// The message.
+    pub message: Message,
+    /// The state it is stored in.
+    pub entry: Entry,
+    /// Attempts made before it was stored (while a caller waited), in order.
+    pub attempts: Vec<AttemptRecord>,
+    /// The idempotency key to take with it. For a key opened before with [`Store::open_key`], the message's id is
+    /// written beside it and it becomes [`KeyState::Stored`].
+    pub key: Option<KeyClaim>,
+    /// A hold to write down with it.
+    pub hold: Option<Hold>,
+}
+
+/// The state a message is stored in.
+#[derive(Clone, Debug)]
+pub enum Entry {
+    /// Waiting, due then.
+    Queued {
+        /// When its next attempt is due.
+        due: Timestamp,
+    },
+    /// Already claimed by the accepting host, which attempts it at once.
+    Leased(Lease),
+    /// Ended already: a terminal state, and why.
+    Ended {
+        /// The state.
+        state: State,
+        /// Why.
+        reason: String,
+        /// When.
+        at: Timestamp,
+    },
+}
+
+/// What became of an acceptance.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Accepted {
+    /// It is on disk.
+    Stored,
+    /// It is not: its idempotency key was used before.
+    Key(KeyState),
+}
+
+/// An idempotency key that a request brings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyClaim {
+    /// The route: keys of different routes are different keys.
+    pub route: RouteName,
+    /// The key, unquoted, at most 255 bytes.
+    pub key: String,
+    /// SHA-256 of the payload (method, path and body), to tell a repeat from another request.
+    pub fingerprint: [u8; 32],
+    /// The message it is for.
+    pub message: MessageId,
+    /// The host that serves it: a key opened by a host that is gone is free again.
+    pub owner: Owner,
+    /// Until when the key is kept.
+    pub keep_until: Timestamp,
+}
+
+/// What is known of an idempotency key.
+#[derive(Clone, Debug, PartialEq)]
+pub enum KeyState {
+    /// It is new, and now taken.
+    Fresh,
+    /// The first request with it is still being served.
+    InFlight,
+    /// It came with another payload.
+    OtherPayload,
+    /// The request was answered; this was the answer.
+    Answered(Answer),
+    /// The request was stored as this message and answered 202.
+    Stored(MessageId),
+}
+
+/// A lease: who holds a message, and until when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// Who.
+    pub owner: Owner,
+    /// Until when; then anyone may claim it.
+    pub until: Timestamp,
+}
+
+/// What one lane asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LaneClaim {
+    /// Its route.
+    pub route: RouteName,
+    /// How many at most; with 0 only `next_due` is answered.
+    pub limit: usize,
+}
+
+/// What was claimed.
+#[derive(Clone, Debug, Default)]
+pub struct Claimed {
+    /// The messages, now under the lease.
+    pub messages: Vec<Message>,
+    /// For each lane asked: when its next message that was not claimed is due (or its lease runs out). Absent when
+    /// there is none.
+    pub next_due: BTreeMap<RouteName, Timestamp>,
+}
+
+/// What follows from an attempt.
+#[derive(Clone, Debug)]
+pub struct Finish {
+    /// The message.
+    pub id: MessageId,
+    /// Who must still hold it.
+    pub owner: Owner,
+    /// The attempt, for the journal.
+    pub attempt: AttemptRecord,
+    /// What follows.
+    pub then: Then,
+    /// How far the message has come.
+    pub progress: Progress,
+    /// A hold to write down with it.
+    pub hold: Option<Hold>,
+}
+
+/// What follows from an attempt.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Then {
+    /// Waiting again.
+    Queue {
+        /// When.
+        due: Timestamp,
+        /// On which route: another one after a fallback.
+        route: RouteName,
+    },
+    /// The end.
+    End {
+        /// The terminal state.
+        state: State,
+        /// Why.
+        reason: String,
+        /// When.
+        at: Timestamp,
+    },
+}
+
+/// What became of a finish.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Finished {
+    /// It is on disk.
+    Done,
+    /// The lease was lost: another host has the message, and this attempt was one of its repeats.
+    LeaseLost,
+}
+
+/// Every message to a destination waits until then.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Hold {
+    /// The destination's origin, such as `https://api.example.com`.
+    pub destination: String,
+    /// Until when.
+    pub until: Timestamp,
+}
+
+/// A message as it is stored.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    /// The message.
+    pub message: Message,
+    /// Its line in a list.
+    pub summary: Summary,
+    /// Its journal, in order.
+    pub attempts: Vec<AttemptRecord>,
+}
+
+/// A message in a list.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// Its identity.
+    pub id: MessageId,
+    /// The route it is on.
+    pub route: String,
+    /// Its state.
+    pub state: State,
+    /// Why it is in that state: the last attempt's reason.
+    pub reason: String,
+    /// Attempts made in its life.
+    pub attempts: u32,
+    /// The request's method.
+    pub method: String,
+    /// The request's path below the route.
+    pub path: String,
+    /// When it was accepted.
+    pub accepted_at: Timestamp,
+    /// When its next attempt is due; none when it has ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub due_at: Option<Timestamp>,
+    /// When it ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ended_at: Option<Timestamp>,
+}
+
+/// Which messages.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Filter {
+    /// On this route.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route: Option<String>,
+    /// In one of these states; empty means any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub states: Vec<State>,
+    /// Whose reason contains this text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Older than this message: the last id of the page before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<MessageId>,
+    /// At most so many, 1 to 1000; 0 stands for 100.
+    #[serde(default)]
+    pub limit: u32,
+}
+
+/// Which messages something is done to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Selection {
+    /// These.
+    Ids(Vec<MessageId>),
+    /// All that fit (its `limit` and `before` hold too; a limit of 0 means no limit here).
+    Matching(Filter),
+}
+
+/// How long what has ended is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// Delivered, dropped and discarded messages.
+    pub finished: Duration,
+    /// Dead letters and messages answered by fallback, by route; routes not named here keep theirs.
+    pub dead: BTreeMap<RouteName, Duration>,
+}
+
+/// Why the store could not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// It cannot be reached or written just now; the same call may succeed later.
+    #[error("the store is unavailable")]
+    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// More calls wait for it than it takes ([`crate::store`] says the bound).
+    #[error("the store is saturated")]
+    Saturated,
+    /// What it holds cannot be read: a damaged file, or one of a newer version.
+    #[error("the store cannot be used: {0}")]
+    Unusable(String),
+}
