@@ -59,9 +59,14 @@ impl std::str::FromStr for MessageId {
 }
 
 /// A route's name: 1 to 64 of `a-z`, `0-9`, `-`, `_`, starting with a letter or digit. Cheap to clone.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
-#[serde(transparent)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct RouteName(Arc<str>);
+
+impl Serialize for RouteName {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.0)
+    }
+}
 
 impl RouteName {
     /// Parses a name.

@@ -7,9 +7,7 @@
 use std::time::Duration;
 
 use crate::clock::Timestamp;
-use crate::message::{
-    Admission, Decision, Fallback, LogLine, Message, Outcome, PolicyRef, Provenance, Silence, State, Verdict,
-};
+use crate::message::Provenance;
 
 /// What a policy wants to see.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]

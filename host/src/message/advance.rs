@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::StatusCode;
 
 use super::{Answer, Decision, Fallback, Outcome, Progress, RouteName, Scope, Verdict};
-use crate::backoff::{self, Backoff, RetryAfter};
+use crate::backoff::{Backoff, RetryAfter};
 use crate::clock::{Chance, Timestamp};
 
 /// How many routes fallbacks may lead one message through: a bound on circles.
