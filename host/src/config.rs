@@ -129,6 +129,13 @@ pub struct Destination {
     pub allow: Vec<IpNet>,
 }
 
+impl Destination {
+    /// What a hold or a `Retry-After` speaks for: the URL's scheme, host and port.
+    pub fn origin(&self) -> String {
+        self.url.origin().ascii_serialization()
+    }
+}
+
 /// How attempts identify themselves to the destination.
 #[derive(Clone, Debug)]
 pub enum Auth {

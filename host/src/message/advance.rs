@@ -116,6 +116,8 @@ pub enum Clamp {
     OutOfTime,
     /// A fallback to a further route was refused: [`MAX_HOPS`] were taken.
     TooManyHops,
+    /// A fallback to a route that does not exist was refused.
+    UnknownFallbackRoute,
 }
 
 impl fmt::Display for Clamp {
@@ -131,6 +133,7 @@ impl fmt::Display for Clamp {
             Self::OutOfAttempts => f.write_str("max_attempts reached"),
             Self::OutOfTime => f.write_str("max_elapsed or deadline reached"),
             Self::TooManyHops => f.write_str("too many fallback routes"),
+            Self::UnknownFallbackRoute => f.write_str("the fallback route does not exist"),
         }
     }
 }

@@ -1,12 +1,11 @@
 //! What is written down of an attempt, so that any decision can be explained later.
 
 use std::fmt;
-use std::time::Duration;
 
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
-use super::{Fault, Outcome, RouteName, Verdict};
+use super::{Fault, Outcome, Verdict};
 use crate::clock::Timestamp;
 
 /// One line of a message's journal. Serialised as JSON in the store and in the API.
@@ -196,16 +195,4 @@ pub enum LogLevel {
     Warn,
     /// Something is wrong; a panic's message arrives as this.
     Error,
-}
-
-impl AttemptRecord {
-    /// The delay as a duration.
-    pub fn delay(&self) -> Option<Duration> {
-        self.delay_ms.map(Duration::from_millis)
-    }
-
-    /// Whether it was made on `route`.
-    pub fn was_on(&self, route: &RouteName) -> bool {
-        self.route == route.as_str()
-    }
 }

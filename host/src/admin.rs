@@ -1,0 +1,288 @@
+//! The admin API: what the host knows, as JSON, and the few things a person may tell it to do.
+//!
+//! It listens on loopback unless the configuration says otherwise, and then asks for a token. What changes something
+//! is a POST with a JSON body, which a page of another origin cannot send.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::{Path, Query, Request, State as Shared};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::header;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::alarm::Alarms;
+use crate::clock::Clock;
+use crate::config::Secret;
+use crate::message::{MessageId, State};
+use crate::policy::Catalog;
+use crate::problem::{Kind, Problem};
+use crate::queue::{Holds, Queue};
+use crate::store::{Filter, Selection, Store, StoreError, Stored};
+use crate::watch::{Totals, Watch};
+
+/// The longest request body the admin API reads: a selection of ids.
+const MAX_BODY: usize = 1 << 20;
+
+/// What the admin API works with.
+pub struct Admin {
+    /// Where messages are kept.
+    pub store: Arc<dyn Store>,
+    /// The lanes.
+    pub queue: Arc<Queue>,
+    /// Which destinations asked for quiet.
+    pub holds: Arc<Holds>,
+    /// The alarms.
+    pub alarms: Arc<Alarms>,
+    /// The policies.
+    pub catalog: Arc<Catalog>,
+    /// The counts.
+    pub watch: Arc<Watch>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// The token asked of every caller, if any.
+    pub token: Option<Secret>,
+}
+
+/// The admin API's paths.
+pub fn router(admin: Arc<Admin>) -> Router {
+    let guarded = Router::new()
+        .route("/v1/routes", get(routes))
+        .route("/v1/policies", get(policies))
+        .route("/v1/alarms", get(alarms))
+        .route("/v1/holds", get(holds))
+        .route("/v1/messages", get(list))
+        .route("/v1/messages/{id}", get(show))
+        .route("/v1/dead/redrive", post(redrive))
+        .route("/v1/dead/discard", post(discard))
+        .layer(axum::extract::DefaultBodyLimit::max(MAX_BODY))
+        .layer(middleware::from_fn_with_state(Arc::clone(&admin), guard));
+    Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .merge(guarded)
+        .fallback(nothing_here)
+        .with_state(admin)
+}
+
+async fn nothing_here(request: Request) -> Response {
+    let detail = "the admin API is at /v1/routes, /v1/policies, /v1/alarms, /v1/holds, /v1/messages and /v1/dead";
+    Problem::new(Kind::NotFound, detail).answer(request.uri().path())
+}
+
+/// Lets in who shows the token; without one, who names this machine itself in `Host`, so that no page of another
+/// site can reach a loopback listener under a name of its own (DNS rebinding).
+async fn guard(Shared(admin): Shared<Arc<Admin>>, request: Request, next: Next) -> Response {
+    let field = |name| request.headers().get(name).map_or(&b""[..], |value| value.as_bytes());
+    let refusal = match &admin.token {
+        Some(token) if same_bytes(field(header::AUTHORIZATION), format!("Bearer {}", token.expose()).as_bytes()) => None,
+        Some(_) => Some("send `Authorization: Bearer …` with the admin token"),
+        None if names_loopback(&String::from_utf8_lossy(field(header::HOST))) => None,
+        None => Some("without an admin token, only http://127.0.0.1, http://[::1] and http://localhost are served"),
+    };
+    match refusal {
+        Some(detail) => Problem::new(Kind::Unauthorized, detail).answer(request.uri().path()),
+        None => next.run(request).await,
+    }
+}
+
+/// Whether a `Host` field names the loopback interface.
+fn names_loopback(host: &str) -> bool {
+    let Ok(authority) = host.parse::<http::uri::Authority>() else { return false };
+    let name = authority.host().trim_start_matches('[').trim_end_matches(']');
+    name == "localhost" || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// Compares without telling, by the time it takes, where the first difference is.
+fn same_bytes(a: &[u8], b: &[u8]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
+}
+
+/// Ready: the store answers.
+async fn ready(Shared(admin): Shared<Arc<Admin>>) -> Response {
+    match admin.store.holds(admin.clock.now()).await {
+        Ok(_) => "ready\n".into_response(),
+        Err(error) => store_problem(&error, "/readyz"),
+    }
+}
+
+fn store_problem(error: &StoreError, instance: &str) -> Response {
+    tracing::error!(error = error as &dyn std::error::Error, "the store failed the admin API");
+    Problem::new(Kind::StoreUnavailable, error.to_string()).answer(instance)
+}
+
+/// A route in `/v1/routes`.
+#[derive(Serialize)]
+struct RouteStatus {
+    route: String,
+    mode: &'static str,
+    destination: String,
+    policy: Option<String>,
+    open: u64,
+    held_until: Option<u64>,
+    since_start: Totals,
+}
+
+async fn routes(Shared(admin): Shared<Arc<Admin>>) -> Response {
+    let now = admin.clock.now();
+    let routes: Vec<RouteStatus> = admin
+        .queue
+        .lanes()
+        .map(|lane| RouteStatus {
+            route: lane.route.name.to_string(),
+            mode: lane.route.mode.as_str(),
+            destination: lane.destination.clone(),
+            policy: lane.route.policy.as_ref().map(|binding| binding.name.clone()),
+            open: lane.open(),
+            held_until: admin.holds.held_until(&lane.destination, now).map(|until| until.as_millis()),
+            since_start: admin.watch.totals(&lane.route.name),
+        })
+        .collect();
+    Json(json!({ "routes": routes })).into_response()
+}
+
+async fn policies(Shared(admin): Shared<Arc<Admin>>) -> Response {
+    Json(json!({ "policies": admin.catalog.list() })).into_response()
+}
+
+async fn alarms(Shared(admin): Shared<Arc<Admin>>) -> Response {
+    Json(json!({ "alarms": admin.alarms.current() })).into_response()
+}
+
+async fn holds(Shared(admin): Shared<Arc<Admin>>) -> Response {
+    Json(json!({ "holds": admin.holds.current(admin.clock.now()) })).into_response()
+}
+
+/// The query of `/v1/messages`: `?route=…&state=dead,answered&reason=…&before=ID&limit=N`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ListQuery {
+    route: Option<String>,
+    state: Option<String>,
+    reason: Option<String>,
+    before: Option<MessageId>,
+    limit: Option<u32>,
+}
+
+async fn list(
+    Shared(admin): Shared<Arc<Admin>>,
+    query: Result<Query<ListQuery>, QueryRejection>,
+) -> Response {
+    let bad = |detail: String| Problem::new(Kind::BadRequest, detail).answer("/v1/messages");
+    let Query(query) = match query {
+        Ok(query) => query,
+        Err(rejection) => return bad(rejection.body_text()),
+    };
+    let mut states = Vec::new();
+    for name in query.state.as_deref().unwrap_or_default().split(',').filter(|name| !name.is_empty()) {
+        match State::ALL.iter().find(|state| state.as_str() == name) {
+            Some(state) => states.push(*state),
+            None => {
+                let known: Vec<&str> = State::ALL.iter().map(|state| state.as_str()).collect();
+                return bad(format!("no state is called {name:?}; there are {}", known.join(", ")));
+            }
+        }
+    }
+    let filter = Filter {
+        route: query.route,
+        states,
+        reason: query.reason,
+        before: query.before,
+        limit: query.limit.unwrap_or(100).clamp(1, 1000),
+    };
+    match admin.store.list(filter).await {
+        Ok(messages) => Json(json!({ "messages": messages })).into_response(),
+        Err(error) => store_problem(&error, "/v1/messages"),
+    }
+}
+
+async fn show(Shared(admin): Shared<Arc<Admin>>, Path(id): Path<String>) -> Response {
+    let instance = format!("/v1/messages/{id}");
+    let unknown = || Problem::new(Kind::UnknownMessage, "it was never accepted, or ended longer ago than it is kept");
+    let Ok(id) = id.parse::<MessageId>() else { return unknown().answer(&instance) };
+    match admin.store.message(id).await {
+        Ok(Some(stored)) => {
+            let mut shown = message_json(&stored);
+            shown["request"] = request_json(&stored);
+            Json(shown).into_response()
+        }
+        Ok(None) => unknown().answer(&instance),
+        Err(error) => store_problem(&error, &instance),
+    }
+}
+
+/// A message and its journal.
+pub fn message_json(stored: &Stored) -> Value {
+    let mut shown = json!(stored.summary);
+    shown["idempotency_key"] = json!(stored.message.idempotency_key);
+    shown["journal"] = json!(stored.attempts);
+    shown
+}
+
+/// The request, its credentials left out.
+fn request_json(stored: &Stored) -> Value {
+    let request = &stored.message.request;
+    let headers: Vec<(String, String)> = request
+        .headers
+        .iter()
+        .map(|(name, value)| {
+            let secret = [header::AUTHORIZATION, header::PROXY_AUTHORIZATION, header::COOKIE].contains(name);
+            let shown = if secret { "***".to_owned() } else { String::from_utf8_lossy(value.as_bytes()).into_owned() };
+            (name.to_string(), shown)
+        })
+        .collect();
+    let mut shown = json!({ "method": request.method.as_str(), "path": request.path, "headers": headers });
+    match std::str::from_utf8(&request.body) {
+        Ok(text) => shown["body"] = json!(text),
+        Err(_) => shown["body_base64"] = json!(STANDARD.encode(&request.body)),
+    }
+    shown
+}
+
+async fn redrive(
+    Shared(admin): Shared<Arc<Admin>>,
+    selection: Result<Json<Selection>, JsonRejection>,
+) -> Response {
+    match selection {
+        Ok(Json(selection)) => match admin.queue.redrive(selection).await {
+            Ok(redriven) => Json(json!({ "redriven": redriven })).into_response(),
+            Err(error) => store_problem(&error, "/v1/dead/redrive"),
+        },
+        Err(rejection) => Problem::new(Kind::BadRequest, rejection.body_text()).answer("/v1/dead/redrive"),
+    }
+}
+
+async fn discard(
+    Shared(admin): Shared<Arc<Admin>>,
+    selection: Result<Json<Selection>, JsonRejection>,
+) -> Response {
+    match selection {
+        Ok(Json(selection)) => match admin.store.discard(selection, admin.clock.now()).await {
+            Ok(discarded) => Json(json!({ "discarded": discarded })).into_response(),
+            Err(error) => store_problem(&error, "/v1/dead/discard"),
+        },
+        Err(rejection) => Problem::new(Kind::BadRequest, rejection.body_text()).answer("/v1/dead/discard"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_this_machine_names_itself() {
+        for host in ["localhost:8081", "127.0.0.1", "127.9.9.9:1", "[::1]:8081"] {
+            assert!(names_loopback(host), "{host}");
+        }
+        for host in ["", "evil.example", "127.0.0.1.evil.example", "localhost.evil.example:8081", "10.0.0.1"] {
+            assert!(!names_loopback(host), "{host}");
+        }
+    }
+}

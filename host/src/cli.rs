@@ -1,0 +1,110 @@
+//! The command line: each command in a file of its own; what a command does is done by the modules it calls.
+
+mod check;
+mod dead;
+mod demo;
+mod log;
+mod messages;
+mod policy;
+mod send;
+mod serve;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::dispatch::ApiClient;
+
+/// Runs the retry loop for HTTP calls; sandboxed WebAssembly policies decide.
+#[derive(Parser, Debug)]
+#[command(name = "backstop", version, about, propagate_version = true, max_term_width = 110)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// How log lines are written to standard error.
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text)]
+    log: LogFormat,
+    /// Which log lines: a level (error, warn, info, debug), or directives such as `warn,backstop::attempt=info`.
+    #[arg(long, global = true, default_value = "info", value_name = "FILTER")]
+    log_level: String,
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Run the host until SIGTERM or SIGINT.
+    #[command(after_help = "Example:\n  backstop serve -c backstop.yaml --log json")]
+    Serve(serve::Serve),
+    /// Validate a configuration, its policies and their configurations, and print the resolved routes.
+    #[command(after_help = "Examples:\n  backstop check -c backstop.yaml\n  backstop check --schema > backstop.schema.json")]
+    Check(check::Check),
+    /// Watch failing vendors being classified by policies, retried, answered by a fallback or dead-lettered.
+    #[command(after_help = "Example:\n  backstop demo --for 20s")]
+    Demo(demo::Demo),
+    /// Send one request through a running host, to try a route.
+    #[command(
+        after_help = "Examples:\n  backstop send orders /v1/orders -d '{\"id\": 7}'\n  backstop send orders -X PUT -H 'content-type: text/plain' -d @body.txt"
+    )]
+    Send(send::Send),
+    /// Look at the messages of a running host.
+    #[command(after_help = "Examples:\n  backstop messages list --route orders --state queued\n  backstop messages show 01931b5e-…")]
+    Messages(messages::Messages),
+    /// Look at dead letters, queue them again, or give them up.
+    #[command(
+        after_help = "Examples:\n  backstop dead list --route orders\n  backstop dead redrive --route orders --reason maintenance\n  backstop dead discard 01931b5e-…"
+    )]
+    Dead(dead::Dead),
+    /// Build policies.
+    Policy(policy::Policy),
+}
+
+/// Where a running host's admin API is.
+#[derive(Args, Debug)]
+struct AdminArgs {
+    /// The admin API of the running host.
+    #[arg(long, default_value = "127.0.0.1:8081", value_name = "ADDRESS")]
+    admin: SocketAddr,
+    /// A file that holds the admin token, where the host asks for one.
+    #[arg(long, value_name = "FILE")]
+    admin_token_file: Option<PathBuf>,
+}
+
+impl AdminArgs {
+    fn client(&self) -> anyhow::Result<ApiClient> {
+        let token = match &self.admin_token_file {
+            Some(file) => Some(crate::config::Secret::from_file(file)?),
+            None => None,
+        };
+        Ok(ApiClient::new(self.admin, token)?)
+    }
+}
+
+/// Carries a command out.
+///
+/// # Errors
+/// What went wrong, for the person at the terminal.
+pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
+    // The log's writer lives as long as the command, and is flushed at its end.
+    let log = log::start(cli.log == LogFormat::Json, &cli.log_level, matches!(cli.command, Command::Demo(_)))?;
+    let code = match cli.command {
+        Command::Serve(serve) => serve.run().await,
+        Command::Check(check) => check.run().await,
+        Command::Demo(demo) => demo.run().await,
+        Command::Send(send) => send.run().await,
+        Command::Messages(messages) => messages.run().await,
+        Command::Dead(dead) => dead.run().await,
+        Command::Policy(policy) => policy.run().await,
+    };
+    log.flush();
+    code
+}

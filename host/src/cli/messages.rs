@@ -1,0 +1,215 @@
+//! `backstop messages`: what a running host knows of its messages.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::AdminArgs;
+use crate::clock::Timestamp;
+use crate::message::{AttemptRecord, MessageId, State};
+use crate::store::Summary;
+
+#[derive(clap::Args, Debug)]
+pub(super) struct Messages {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand, Debug)]
+enum Command {
+    /// List messages, newest first.
+    List(List),
+    /// Show a message, its request and every attempt.
+    Show(Show),
+}
+
+#[derive(clap::Args, Debug)]
+pub(super) struct List {
+    /// Only this route's.
+    #[arg(long)]
+    pub(super) route: Option<String>,
+    /// Only those in this state; may be repeated.
+    #[arg(long, value_enum)]
+    pub(super) state: Vec<State>,
+    /// Only those whose reason contains this text.
+    #[arg(long)]
+    pub(super) reason: Option<String>,
+    /// At most so many.
+    #[arg(long, default_value_t = 50)]
+    limit: u32,
+    /// Older than this message: the last id of the page before.
+    #[arg(long, value_name = "ID")]
+    before: Option<MessageId>,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    admin: AdminArgs,
+}
+
+#[derive(clap::Args, Debug)]
+pub(super) struct Show {
+    /// The message's id.
+    id: MessageId,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    admin: AdminArgs,
+}
+
+impl Messages {
+    pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
+        match self.command {
+            Command::List(list) => list.run().await,
+            Command::Show(show) => show.run().await,
+        }
+    }
+}
+
+impl List {
+    pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
+        let mut query = form_urlencoded();
+        if let Some(route) = &self.route {
+            query.append_pair("route", route);
+        }
+        if !self.state.is_empty() {
+            query.append_pair("state", &self.state.iter().map(State::as_str).collect::<Vec<_>>().join(","));
+        }
+        if let Some(reason) = &self.reason {
+            query.append_pair("reason", reason);
+        }
+        if let Some(before) = &self.before {
+            query.append_pair("before", &before.to_string());
+        }
+        query.append_pair("limit", &self.limit.to_string());
+        let listed = self.admin.client()?.get(&format!("/v1/messages?{}", query.finish())).await?;
+        if self.json {
+            println!("{}", serde_json::to_string_pretty(&listed)?);
+            return Ok(ExitCode::SUCCESS);
+        }
+        let page = Page::deserialize(listed)?;
+        if page.messages.is_empty() {
+            println!("no messages fit");
+            return Ok(ExitCode::SUCCESS);
+        }
+        println!("{:36}  {:16} {:9} {:>8}  {:24}  REASON", "ID", "ROUTE", "STATE", "ATTEMPTS", "ACCEPTED");
+        for message in &page.messages {
+            println!(
+                "{:36}  {:16} {:9} {:>8}  {:24}  {}",
+                message.id.to_string(),
+                message.route,
+                message.state,
+                message.attempts,
+                message.accepted_at.to_string(),
+                message.reason
+            );
+        }
+        if page.messages.len() >= self.limit as usize
+            && let Some(last) = page.messages.last()
+        {
+            println!("older ones: --before {}", last.id);
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Show {
+    pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
+        let shown = self.admin.client()?.get(&format!("/v1/messages/{}", self.id)).await?;
+        if self.json {
+            println!("{}", serde_json::to_string_pretty(&shown)?);
+            return Ok(ExitCode::SUCCESS);
+        }
+        let summary = Summary::deserialize(&shown)?;
+        let journal = Vec::<AttemptRecord>::deserialize(shown.get("journal").unwrap_or(&Value::Null))?;
+        println!("message    {}", summary.id);
+        println!("route      {}", summary.route);
+        println!("state      {}{}", summary.state, if summary.reason.is_empty() { String::new() } else { format!(": {}", summary.reason) });
+        println!("accepted   {}", summary.accepted_at);
+        if let Some(due) = summary.due_at {
+            println!("next due   {due}");
+        }
+        if let Some(ended) = summary.ended_at {
+            println!("ended      {ended}");
+        }
+        print_request(shown.get("request").unwrap_or(&Value::Null));
+        for record in &journal {
+            print_attempt(record);
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+#[derive(Deserialize)]
+struct Page {
+    messages: Vec<Summary>,
+}
+
+fn form_urlencoded() -> url::form_urlencoded::Serializer<'static, String> {
+    url::form_urlencoded::Serializer::new(String::new())
+}
+
+fn print_request(request: &Value) {
+    let text = |key: &str| request.get(key).and_then(Value::as_str).unwrap_or_default();
+    println!("request    {} {}", text("method"), if text("path").is_empty() { "/" } else { text("path") });
+    for field in request.get("headers").and_then(Value::as_array).into_iter().flatten() {
+        if let (Some(name), Some(value)) = (field[0].as_str(), field[1].as_str()) {
+            println!("           {name}: {value}");
+        }
+    }
+    match text("body") {
+        "" if request.get("body_base64").is_some() => println!("           (a body that is not text: see --json)"),
+        "" => {}
+        body => println!("           {}", printable(body)),
+    }
+}
+
+fn print_attempt(record: &AttemptRecord) {
+    println!();
+    println!(
+        "attempt {}  {}  {} in {:?}",
+        record.number,
+        Timestamp::to_string(&record.started_at),
+        record.outcome,
+        Duration::from_millis(record.latency_ms)
+    );
+    if !record.outcome.detail.is_empty() {
+        println!("  fault    {}", printable(&record.outcome.detail));
+    }
+    println!("  verdict  {}: {}", record.verdict, printable(&record.reason));
+    match record.delay_ms {
+        Some(delay) => println!("  then     {} in {:?}", record.transition, Duration::from_millis(delay)),
+        None => println!("  then     {}", record.transition),
+    }
+    for clamp in &record.clamped {
+        println!("  clamped  {clamp}");
+    }
+    match &record.provenance.policy {
+        Some(policy) => println!(
+            "  policy   {} {} ({:.12}), fuel {}, {:?}",
+            policy.name,
+            policy.version,
+            policy.digest,
+            record.provenance.fuel,
+            Duration::from_nanos(record.provenance.took_ns)
+        ),
+        None => println!("  policy   none: the standard rule"),
+    }
+    if let Some(failure) = &record.provenance.failure {
+        println!("  failure  {}", printable(failure));
+    }
+    for line in &record.provenance.log {
+        println!("  log      {:?} {}", line.level, printable(&line.text));
+    }
+    if !record.outcome.excerpt.is_empty() {
+        println!("  answer   {}", printable(&record.outcome.excerpt));
+    }
+}
+
+/// Text from outside, safe for a terminal: control characters are shown, not obeyed.
+fn printable(text: &str) -> String {
+    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
+}

@@ -1,0 +1,49 @@
+//! `backstop serve`: the host, until it is told to stop.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::config::Config;
+use crate::engine::Engine;
+
+#[derive(clap::Args, Debug)]
+pub(super) struct Serve {
+    /// The configuration.
+    #[arg(short, long, default_value = "backstop.yaml", value_name = "FILE")]
+    config: PathBuf,
+}
+
+impl Serve {
+    pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
+        let config = match Config::load(&self.config) {
+            Ok(config) => config,
+            Err(problems) => {
+                eprintln!("{problems}");
+                return Ok(ExitCode::from(2));
+            }
+        };
+        let mut terminate = signal(SignalKind::terminate()).context("failed to listen for SIGTERM")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("failed to listen for SIGINT")?;
+        let engine = Engine::start(&config).await?;
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!(grace = ?config.shutdown_grace, "stopping: a second signal exits at once");
+        let stopped = tokio::select! {
+            stopped = engine.stop() => stopped,
+            _ = terminate.recv() => return Ok(at_once()),
+            _ = interrupt.recv() => return Ok(at_once()),
+        };
+        tracing::info!(unfinished = stopped.unfinished, queued = stopped.queued, "stopped; what is queued goes on at the next start");
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn at_once() -> ExitCode {
+    tracing::warn!("exiting at once; what was in flight is repeated at the next start");
+    ExitCode::from(130)
+}

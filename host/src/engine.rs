@@ -1,0 +1,279 @@
+//! Wiring and shutdown: builds every part from the configuration, starts them in order, stops them in reverse. It
+//! decides nothing.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::admin::{self, Admin};
+use crate::alarm::Alarms;
+use crate::attempt::Attempts;
+use crate::clock::{Clock, SystemClock};
+use crate::config::{Config, StoreUrl};
+use crate::dispatch::{HttpTransport, Notifier, Transport};
+use crate::ingress::{self, Ingress};
+use crate::listener;
+use crate::message::{MessageId, RouteName, State};
+use crate::policy::Catalog;
+use crate::queue::{Holds, Lane, Queue};
+use crate::store::{Owner, Retention, SqliteStore, Store, StoreError};
+use crate::watch::Watch;
+
+/// How often what has ended long enough ago is removed, and how much of it at once.
+const SWEEP_EVERY: Duration = Duration::from_secs(30);
+const SWEEP_AT_ONCE: u32 = 500;
+
+/// A running host.
+pub struct Engine {
+    /// Where messages come in.
+    pub listen: SocketAddr,
+    /// Where the admin API is.
+    pub admin: SocketAddr,
+    /// What happens, live.
+    pub watch: Arc<Watch>,
+    store: Arc<SqliteStore>,
+    grace: Duration,
+    clock: Arc<dyn Clock>,
+    /// Raised first: intake and claiming stop.
+    stop: CancellationToken,
+    /// Raised last: what serves those that drain stops too.
+    stop_rest: CancellationToken,
+    intake: TaskTracker,
+    chains: TaskTracker,
+    rest: TaskTracker,
+    queue: tokio::task::JoinHandle<usize>,
+}
+
+/// Why the host could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The store refused.
+    #[error("failed to open the store {path}")]
+    Store {
+        /// Its file.
+        path: String,
+        /// Why.
+        #[source]
+        source: StoreError,
+    },
+    /// Policies that routes name are missing, broken, or refuse their configuration.
+    #[error("failed to load the policies:\n{0}")]
+    Policies(String),
+    /// The client for destinations could not be built.
+    #[error("failed to set up the HTTP client")]
+    Transport(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// An address could not be listened on.
+    #[error("failed to listen on {address} (`{key}`)")]
+    Listen {
+        /// The configuration's key.
+        key: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// What a shutdown left.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stopped {
+    /// Attempts that did not finish within the grace period; their messages are repeated at the next start.
+    pub unfinished: usize,
+    /// Messages that wait in the store for the next start.
+    pub queued: u64,
+}
+
+impl Engine {
+    /// Starts a host. When this returns it listens, and goes on with whatever an earlier run left in the store.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is then left running.
+    pub async fn start(config: &Config) -> Result<Self, StartError> {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let now = clock.now();
+        // A name of its own for every start: what an earlier one held is free again.
+        let owner = Owner(MessageId::new(now).to_string());
+
+        let bindings = config.routes.values().map(|route| (route.name.clone(), route.policy.clone())).collect();
+        let catalog = Catalog::open(&config.policies, bindings, Arc::clone(&clock))
+            .await
+            .map_err(|problems| StartError::Policies(problems.to_string()))?;
+        let StoreUrl::Sqlite(path) = &config.store;
+        let store_error = |source| StartError::Store { path: path.display().to_string(), source };
+        let store = Arc::new(SqliteStore::open(path).map_err(store_error)?);
+        let recovered = store.recover(&owner, now).await.map_err(store_error)?;
+        let tally = store.tally().await.map_err(store_error)?;
+        let holds = Arc::new(Holds::new(store.holds(now).await.map_err(store_error)?));
+
+        let ingress_listener = listen("listen", config.listen).await?;
+        let admin_listener = listen("admin", config.admin.listen).await?;
+        let address_of = |listener: &TcpListener, asked| listener.local_addr().unwrap_or(asked);
+        let (listen, admin_address) =
+            (address_of(&ingress_listener, config.listen), address_of(&admin_listener, config.admin.listen));
+
+        let stop = CancellationToken::new();
+        let stop_rest = CancellationToken::new();
+        let (intake, chains, rest) = (TaskTracker::new(), TaskTracker::new(), TaskTracker::new());
+
+        let transport = Arc::new(
+            HttpTransport::new(Arc::clone(&clock)).map_err(|error| StartError::Transport(Box::new(error)))?,
+        );
+        let notifier = Notifier::start(Arc::clone(&clock), &rest, stop_rest.clone());
+        let alarms = Arc::new(Alarms::new(config.routes.values(), notifier));
+        let watch = Arc::new(Watch::new(config.routes.keys()));
+        let attempts = Arc::new(Attempts::new(
+            config.routes.clone(),
+            Arc::clone(&catalog),
+            transport as Arc<dyn Transport>,
+            Arc::clone(&holds),
+            Arc::clone(&alarms),
+            Arc::clone(&watch),
+            Arc::clone(&clock),
+        ));
+        let queue = Arc::new(Queue::new(
+            lanes(config, &tally),
+            Arc::clone(&store) as Arc<dyn Store>,
+            Arc::clone(&attempts),
+            Arc::clone(&holds),
+            Arc::clone(&watch),
+            Arc::clone(&clock),
+            owner.clone(),
+            stop.clone(),
+        ));
+        say_what_was_left(config, &tally, recovered);
+
+        let ingress = ingress::router(Arc::new(Ingress {
+            routes: config.routes.clone(),
+            queue: Arc::clone(&queue),
+            attempts,
+            holds: Arc::clone(&holds),
+            store: Arc::clone(&store) as Arc<dyn Store>,
+            watch: Arc::clone(&watch),
+            clock: Arc::clone(&clock),
+            owner,
+            places: Arc::new(Semaphore::new(config.max_in_flight)),
+            chains: chains.clone(),
+            stop: stop.clone(),
+        }));
+        let admin = admin::router(Arc::new(Admin {
+            store: Arc::clone(&store) as Arc<dyn Store>,
+            queue: Arc::clone(&queue),
+            holds,
+            alarms: Arc::clone(&alarms),
+            catalog: Arc::clone(&catalog),
+            watch: Arc::clone(&watch),
+            clock: Arc::clone(&clock),
+            token: config.admin.token.clone(),
+        }));
+        intake.spawn(listener::serve(ingress_listener, ingress, Arc::clone(&clock), stop.clone()));
+        rest.spawn(listener::serve(admin_listener, admin, Arc::clone(&clock), stop_rest.clone()));
+        rest.spawn(catalog.run(stop_rest.clone()));
+        rest.spawn(alarms.run(Arc::clone(&clock), stop_rest.clone()));
+        rest.spawn(sweep(Arc::clone(&store), retention(config), Arc::clone(&clock), stop_rest.clone()));
+        let queue = rest.spawn(queue.run(config.shutdown_grace));
+        tracing::info!(%listen, admin = %admin_address, routes = config.routes.len(), "backstop is listening");
+        Ok(Self {
+            listen,
+            admin: admin_address,
+            watch,
+            store,
+            grace: config.shutdown_grace,
+            clock,
+            stop,
+            stop_rest,
+            intake,
+            chains,
+            rest,
+            queue,
+        })
+    }
+
+    /// Stops intake, lets what is in flight finish within the grace period, and says what is left.
+    pub async fn stop(self) -> Stopped {
+        self.stop.cancel();
+        self.intake.close();
+        self.chains.close();
+        let drained = async {
+            self.intake.wait().await;
+            self.chains.wait().await;
+        };
+        tokio::select! {
+            () = drained => {}
+            () = self.clock.sleep(self.grace) => {}
+        }
+        let unfinished = self.queue.await.unwrap_or(0) + self.chains.len();
+        self.stop_rest.cancel();
+        self.rest.close();
+        tokio::select! {
+            () = self.rest.wait() => {}
+            () = self.clock.sleep(Duration::from_secs(1)) => {}
+        }
+        let queued = self.store.tally().await.map_or(0, |tally| {
+            tally.iter().filter(|((_, state), _)| !state.is_terminal()).map(|(_, count)| count).sum()
+        });
+        self.store.close().await;
+        Stopped { unfinished, queued }
+    }
+}
+
+async fn listen(key: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|source| StartError::Listen { key, address, source })
+}
+
+type Tally = BTreeMap<(String, State), u64>;
+
+fn lanes(config: &Config, tally: &Tally) -> BTreeMap<RouteName, Arc<Lane>> {
+    let open = |name: &RouteName| {
+        let of = |state| tally.get(&(name.as_str().to_owned(), state)).copied().unwrap_or(0);
+        of(State::Queued) + of(State::InFlight)
+    };
+    config
+        .routes
+        .iter()
+        .map(|(name, route)| (name.clone(), Arc::new(Lane::new(Arc::clone(route), open(name)))))
+        .collect()
+}
+
+/// Tells what an earlier run left, and what no route will take up.
+fn say_what_was_left(config: &Config, tally: &Tally, recovered: u64) {
+    if recovered > 0 {
+        tracing::info!(messages = recovered, "an earlier run left attempts unfinished; their messages are repeated");
+    }
+    for ((route, state), count) in tally {
+        if !state.is_terminal() && !config.routes.contains_key(route.as_str()) {
+            tracing::warn!(%route, messages = count, "messages wait for a route that is not configured; they stay until it is");
+        }
+    }
+}
+
+fn retention(config: &Config) -> Retention {
+    let dead = config.routes.values().map(|route| (route.name.clone(), route.keep_dead)).collect();
+    Retention { finished: config.keep_finished, dead }
+}
+
+/// Removes what has ended long enough ago, in small batches.
+async fn sweep(store: Arc<SqliteStore>, retention: Retention, clock: Arc<dyn Clock>, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = clock.sleep(SWEEP_EVERY) => {}
+            () = stop.cancelled() => return,
+        }
+        loop {
+            match store.sweep(retention.clone(), clock.now(), SWEEP_AT_ONCE).await {
+                Ok(removed) if removed >= u64::from(SWEEP_AT_ONCE) && !stop.is_cancelled() => {}
+                Ok(_) => break,
+                Err(error) => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "could not remove what has ended");
+                    break;
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! Ingress over HTTP: `ANY /r/{route}/{path…}` brings a message in, `GET /v1/messages/{id}` tells what became of it.
+//!
+//! It judges nothing and sends nothing; it takes responsibility (a 202 only after the commit), or refuses with a
+//! problem that says why.
+
+mod request;
+mod waiting;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State as Shared;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get};
+use http::{HeaderName, HeaderValue, StatusCode, header};
+use serde_json::json;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::attempt::Attempts;
+use crate::clock::Clock;
+use crate::config::{Mode, Route};
+use crate::dispatch::fields;
+use crate::message::{Answer, Message, MessageId, Progress, RouteName};
+use crate::problem::{Kind, Problem};
+use crate::queue::{Holds, Offered, Queue};
+use crate::store::{KeyClaim, KeyState, Owner, Store, StoreError};
+use crate::watch::Watch;
+use waiting::Waiting;
+
+/// What a caller refused for want of room is told to wait.
+const COME_AGAIN: Duration = Duration::from_secs(1);
+
+const MESSAGE_ID: HeaderName = HeaderName::from_static("backstop-message-id");
+const STATE: HeaderName = HeaderName::from_static("backstop-state");
+const ATTEMPTS: HeaderName = HeaderName::from_static("backstop-attempts");
+const REPLAYED: HeaderName = HeaderName::from_static("backstop-replayed");
+
+/// What the ingress works with.
+pub struct Ingress {
+    /// The routes by name.
+    pub routes: BTreeMap<RouteName, Arc<Route>>,
+    /// Where messages nobody waits for go.
+    pub queue: Arc<Queue>,
+    /// What makes attempts for those who wait.
+    pub attempts: Arc<Attempts>,
+    /// Which destinations asked for quiet.
+    pub holds: Arc<Holds>,
+    /// Where messages are kept.
+    pub store: Arc<dyn Store>,
+    /// Who is told of ends.
+    pub watch: Arc<Watch>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Who opens idempotency keys.
+    pub owner: Owner,
+    /// Requests served at once.
+    pub places: Arc<Semaphore>,
+    /// The tasks of those who wait: their chains go on to their end even if the caller hangs up.
+    pub chains: TaskTracker,
+    /// Raised at a shutdown.
+    pub stop: CancellationToken,
+}
+
+/// The ingress's paths.
+pub fn router(ingress: Arc<Ingress>) -> Router {
+    Router::new()
+        .route("/v1/messages/{id}", get(message_status))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/r/{*rest}", any(take))
+        .fallback(nothing_here)
+        .with_state(ingress)
+}
+
+async fn nothing_here(request: axum::extract::Request) -> Response {
+    let detail = "messages come in at /r/{route}/{path}; their state is at /v1/messages/{id}";
+    Problem::new(Kind::NotFound, detail).answer(request.uri().path())
+}
+
+async fn take(Shared(ingress): Shared<Arc<Ingress>>, request: axum::extract::Request) -> Response {
+    let instance = request.uri().path().to_owned();
+    ingress.take(request).await.unwrap_or_else(|problem| problem.answer(&instance))
+}
+
+impl Ingress {
+    async fn take(self: &Arc<Self>, request: axum::extract::Request) -> Result<Response, Problem> {
+        if self.stop.is_cancelled() {
+            return Err(Problem::new(Kind::ShuttingDown, "come again").retry_after(COME_AGAIN));
+        }
+        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
+            Problem::new(Kind::Saturated, "max_in_flight requests are being served").retry_after(COME_AGAIN)
+        })?;
+        let (parts, body) = request.into_parts();
+        let uri = parts.uri.clone();
+        let (name, rest) = request::route_and_rest(&uri)
+            .ok_or_else(|| Problem::new(Kind::NotFound, "messages come in at /r/{route}/{path}"))?;
+        let route = self
+            .routes
+            .get(name)
+            .ok_or_else(|| Problem::new(Kind::UnknownRoute, format!("no route is called {name:?}")))?;
+        let key = request::idempotency_key(&parts.headers)?;
+        if key.is_none() && route.idempotency.required {
+            return Err(Problem::new(Kind::BadRequest, "this route requires an Idempotency-Key"));
+        }
+        let request = Arc::new(request::read(parts, rest, body, route, &*self.clock).await?);
+        let now = self.clock.now();
+        let message = Message {
+            id: MessageId::new(now),
+            route: route.name.clone(),
+            request,
+            idempotency_key: key,
+            accepted_at: now,
+            progress: Progress::default(),
+        };
+        let claim = message.idempotency_key.clone().map(|key| KeyClaim {
+            route: route.name.clone(),
+            key,
+            fingerprint: request::fingerprint(&message.request),
+            message: message.id,
+            owner: self.owner.clone(),
+            keep_until: now.after(route.idempotency.keep),
+        });
+        let (deadline, attempts_at_most) = match route.mode {
+            Mode::Async => return self.take_async(message, claim).await,
+            Mode::Sync { deadline } => (deadline, None),
+            Mode::SyncThenAsync { deadline, attempts } => (deadline, Some(attempts)),
+        };
+        if let Some(claim) = &claim {
+            let state = self.store.open_key(claim.clone(), now).await.map_err(unavailable)?;
+            if let Some(answer) = answer_to_known_key(state, &message)? {
+                return Ok(answer);
+            }
+        }
+        let waiting = Waiting::new(self, message, Arc::clone(route), claim, now.after(deadline), attempts_at_most);
+        let chain = self.chains.spawn(async move {
+            let answer = waiting.run().await;
+            drop(place);
+            answer
+        });
+        chain.await.unwrap_or_else(|_| Err(Problem::new(Kind::ShuttingDown, "the host stopped before an answer came")))
+    }
+
+    async fn take_async(&self, message: Message, claim: Option<KeyClaim>) -> Result<Response, Problem> {
+        match self.queue.offer(message.clone(), claim).await.map_err(unavailable)? {
+            Offered::Accepted => Ok(accepted(message.id)),
+            Offered::Saturated => Err(lane_saturated(&message.route)),
+            Offered::Key(state) => match answer_to_known_key(state, &message)? {
+                Some(answer) => Ok(answer),
+                // The store stores what has a fresh key; it does not hand it back.
+                None => Err(Problem::new(Kind::StoreUnavailable, "the idempotency key could not be taken")),
+            },
+        }
+    }
+}
+
+fn lane_saturated(route: &RouteName) -> Problem {
+    Problem::new(Kind::Saturated, format!("max_queued messages wait on route {route}")).retry_after(COME_AGAIN)
+}
+
+/// The answer to a request whose idempotency key is known already; none when it is fresh.
+fn answer_to_known_key(state: KeyState, message: &Message) -> Result<Option<Response>, Problem> {
+    let route = &message.route;
+    let mut answer = match state {
+        KeyState::Fresh => return Ok(None),
+        KeyState::Answered(answer) => plain(answer),
+        KeyState::Stored(id) => accepted(id),
+        KeyState::InFlight => {
+            let detail = "the first request with this Idempotency-Key is still being served";
+            return Err(Problem::new(Kind::KeyInFlight, detail).retry_after(COME_AGAIN));
+        }
+        KeyState::OtherPayload => {
+            let detail = format!("this Idempotency-Key came to route {route} before, with another method, path or body");
+            return Err(Problem::new(Kind::KeyReused, detail));
+        }
+    };
+    answer.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+    Ok(Some(answer))
+}
+
+fn unavailable(error: StoreError) -> Problem {
+    tracing::error!(error = &error as &dyn std::error::Error, "the store refused a message");
+    match error {
+        StoreError::Saturated => Problem::new(Kind::Saturated, "the store has too much to write"),
+        StoreError::Unavailable(_) | StoreError::Unusable(_) => {
+            Problem::new(Kind::StoreUnavailable, "nothing was accepted")
+        }
+    }
+    .retry_after(COME_AGAIN)
+}
+
+/// 202: the message is on disk.
+fn accepted(id: MessageId) -> Response {
+    let url = format!("/v1/messages/{id}");
+    let body = json!({ "id": id, "state": "queued", "url": url }).to_string();
+    let mut response = (StatusCode::ACCEPTED, body).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    insert_text(headers, header::LOCATION, &url);
+    insert_text(headers, MESSAGE_ID, &id.to_string());
+    response
+}
+
+/// An answer as it is, hop-by-hop fields left out.
+fn plain(answer: Answer) -> Response {
+    let mut response = Response::new(Body::from(answer.body));
+    *response.status_mut() = answer.status;
+    *response.headers_mut() = fields::end_to_end(answer.headers);
+    response.headers_mut().remove(header::CONTENT_LENGTH);
+    response
+}
+
+fn insert_text(headers: &mut http::HeaderMap, name: HeaderName, text: &str) {
+    if let Ok(value) = HeaderValue::from_str(text) {
+        headers.insert(name, value);
+    }
+}
+
+/// What became of a message, for whoever holds its id: its state and every attempt, without the request itself and
+/// without what the destination answered.
+async fn message_status(
+    Shared(ingress): Shared<Arc<Ingress>>,
+    axum::extract::Path(id): axum::extract::Path<String>,
+) -> Response {
+    let instance = format!("/v1/messages/{id}");
+    let unknown = || Problem::new(Kind::UnknownMessage, "it was never accepted, or ended longer ago than it is kept");
+    let Ok(id) = id.parse::<MessageId>() else { return unknown().answer(&instance) };
+    match ingress.store.message(id).await {
+        Ok(Some(mut stored)) => {
+            for attempt in &mut stored.attempts {
+                attempt.outcome.excerpt.clear();
+                attempt.provenance.log.clear();
+            }
+            axum::Json(crate::admin::message_json(&stored)).into_response()
+        }
+        Ok(None) => unknown().answer(&instance),
+        Err(error) => unavailable(error).answer(&instance),
+    }
+}

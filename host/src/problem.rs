@@ -1,0 +1,140 @@
+//! Errors to HTTP callers: RFC 9457 `application/problem+json`, mapped to statuses in this one place.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderValue, StatusCode, header};
+use serde_json::json;
+
+/// What is wrong, for the caller.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Problem {
+    kind: Kind,
+    detail: String,
+    retry_after: Option<Duration>,
+    members: Vec<(&'static str, String)>,
+}
+
+/// The kinds of problem: each has one `type`, `title` and `status`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// The request cannot be understood.
+    BadRequest,
+    /// The admin API's token is missing or wrong.
+    Unauthorized,
+    /// No such route.
+    UnknownRoute,
+    /// No such message.
+    UnknownMessage,
+    /// No such page.
+    NotFound,
+    /// The body did not arrive in time.
+    RequestTimeout,
+    /// The first request with this idempotency key is still being served.
+    KeyInFlight,
+    /// The body is longer than the route takes.
+    BodyTooLong,
+    /// The idempotency key came with another payload.
+    KeyReused,
+    /// The policy refused the message before its first attempt.
+    Refused,
+    /// The host takes no more just now.
+    Saturated,
+    /// The store cannot take the message.
+    StoreUnavailable,
+    /// The host is shutting down.
+    ShuttingDown,
+    /// The destination gave no usable answer.
+    BadGateway,
+    /// The destination gave no answer in time.
+    GatewayTimeout,
+    /// The destination asked for quiet, longer than the caller waits.
+    DestinationHeld,
+}
+
+impl Kind {
+    const fn parts(self) -> (&'static str, StatusCode, &'static str) {
+        match self {
+            Self::BadRequest => ("bad-request", StatusCode::BAD_REQUEST, "The request cannot be understood"),
+            Self::Unauthorized => ("unauthorized", StatusCode::UNAUTHORIZED, "The admin token is missing or wrong"),
+            Self::UnknownRoute => ("unknown-route", StatusCode::NOT_FOUND, "There is no such route"),
+            Self::UnknownMessage => ("unknown-message", StatusCode::NOT_FOUND, "There is no such message"),
+            Self::NotFound => ("not-found", StatusCode::NOT_FOUND, "There is nothing here"),
+            Self::RequestTimeout => ("request-timeout", StatusCode::REQUEST_TIMEOUT, "The body did not arrive in time"),
+            Self::KeyInFlight => {
+                ("idempotency-key-in-flight", StatusCode::CONFLICT, "The first request with this key is still served")
+            }
+            Self::BodyTooLong => ("body-too-long", StatusCode::PAYLOAD_TOO_LARGE, "The body is longer than allowed"),
+            Self::KeyReused => (
+                "idempotency-key-reused",
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "This idempotency key came with another payload",
+            ),
+            Self::Refused => ("refused", StatusCode::UNPROCESSABLE_ENTITY, "The route's policy refused the message"),
+            Self::Saturated => ("saturated", StatusCode::SERVICE_UNAVAILABLE, "Too much is waiting already"),
+            Self::StoreUnavailable => {
+                ("store-unavailable", StatusCode::SERVICE_UNAVAILABLE, "The message cannot be stored just now")
+            }
+            Self::ShuttingDown => ("shutting-down", StatusCode::SERVICE_UNAVAILABLE, "The host is shutting down"),
+            Self::BadGateway => ("no-answer", StatusCode::BAD_GATEWAY, "The destination gave no usable answer"),
+            Self::GatewayTimeout => {
+                ("no-answer-in-time", StatusCode::GATEWAY_TIMEOUT, "The destination gave no answer in time")
+            }
+            Self::DestinationHeld => {
+                ("destination-held", StatusCode::SERVICE_UNAVAILABLE, "The destination asked for quiet")
+            }
+        }
+    }
+}
+
+impl Problem {
+    /// A problem of this kind; `detail` says what exactly, and what to do about it.
+    pub fn new(kind: Kind, detail: impl Into<String>) -> Self {
+        Self { kind, detail: detail.into(), retry_after: None, members: Vec::new() }
+    }
+
+    /// When to come again: `Retry-After`, rounded up to whole seconds.
+    #[must_use]
+    pub fn retry_after(mut self, delay: Duration) -> Self {
+        self.retry_after = Some(delay);
+        self
+    }
+
+    /// An extension member.
+    #[must_use]
+    pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.members.push((name, value.into()));
+        self
+    }
+
+    /// Which kind it is.
+    pub const fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// The HTTP answer, for the request at `instance` (its path).
+    pub fn answer(&self, instance: &str) -> Response {
+        let (name, status, title) = self.kind.parts();
+        let mut body = json!({
+            "type": format!("urn:backstop:problem:{name}"),
+            "title": title,
+            "status": status.as_u16(),
+            "detail": self.detail,
+            "instance": instance,
+        });
+        for (member, value) in &self.members {
+            body[*member] = json!(value);
+        }
+        let mut response = (status, Body::from(body.to_string())).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if let Some(delay) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(delay.as_millis().div_ceil(1000).max(1) as u64));
+        }
+        if self.kind == Kind::Unauthorized {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}

@@ -1,0 +1,395 @@
+//! The queue: messages that are due are claimed under a lease and attempted, each route in its own lane.
+//!
+//! The store is the truth. A wake-up is only a hint that something may be due, and a periodic scan of every lane
+//! repairs whatever a lost hint left behind. A message leaves the queue only by a transition that is on disk; whatever
+//! happens between claim and finish leads to a repeat with the same id, never to a loss.
+
+mod holds;
+mod lane;
+mod lease;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, OwnedSemaphorePermit};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::attempt::{Attempts, Made, Terms};
+use crate::clock::{Clock, Timestamp};
+use crate::message::{AttemptRecord, Message, MessageId, RouteName, State};
+use crate::store::{
+    Acceptance, Accepted, Entry, Finish, Finished, Hold, KeyClaim, LaneClaim, Lease, Owner, Selection, Store,
+    StoreError, Then,
+};
+use crate::watch::Watch;
+
+pub use holds::Holds;
+pub use lane::Lane;
+use lease::Leases;
+
+/// The longest time between two looks at every lane, whatever the hints say.
+const SCAN_EVERY: Duration = Duration::from_secs(5);
+/// Messages claimed for one lane at once.
+const CLAIM_PER_LANE: usize = 64;
+/// How long a lease lasts, and how often it is prolonged while its message is attempted.
+const LEASE: Duration = Duration::from_secs(30);
+/// How long the queue waits after the store failed it, at first and at most.
+const STORE_RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+
+/// The queue.
+pub struct Queue {
+    lanes: BTreeMap<RouteName, Arc<Lane>>,
+    store: Arc<dyn Store>,
+    attempts: Arc<Attempts>,
+    holds: Arc<Holds>,
+    watch: Arc<Watch>,
+    clock: Arc<dyn Clock>,
+    owner: Owner,
+    leases: Leases,
+    wake: Notify,
+    stop: CancellationToken,
+    /// Attempts in flight: awaited at a shutdown, within the grace period, and then aborted.
+    in_flight: TaskTracker,
+    abort: CancellationToken,
+}
+
+/// What became of a message that was offered.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Offered {
+    /// It is on disk.
+    Accepted,
+    /// Its idempotency key was used before.
+    Key(crate::store::KeyState),
+    /// `max_queued` messages wait on its route.
+    Saturated,
+}
+
+impl Queue {
+    /// A queue with a lane for each of `lanes`.
+    #[expect(clippy::too_many_arguments, reason = "the wiring has one home, and this is its seam")]
+    pub fn new(
+        lanes: BTreeMap<RouteName, Arc<Lane>>,
+        store: Arc<dyn Store>,
+        attempts: Arc<Attempts>,
+        holds: Arc<Holds>,
+        watch: Arc<Watch>,
+        clock: Arc<dyn Clock>,
+        owner: Owner,
+        stop: CancellationToken,
+    ) -> Self {
+        Self {
+            lanes,
+            store,
+            attempts,
+            holds,
+            watch,
+            clock,
+            owner,
+            leases: Leases::default(),
+            wake: Notify::new(),
+            stop,
+            in_flight: TaskTracker::new(),
+            abort: CancellationToken::new(),
+        }
+    }
+
+    /// The lane of `route`.
+    pub fn lane(&self, route: &RouteName) -> Option<&Arc<Lane>> {
+        self.lanes.get(route)
+    }
+
+    /// Every lane, by route.
+    pub fn lanes(&self) -> impl Iterator<Item = &Arc<Lane>> {
+        self.lanes.values()
+    }
+
+    /// Takes responsibility for a message that nobody waits for. When this returns [`Offered::Accepted`] it is on
+    /// disk; where its lane is free it is already being attempted, under a lease taken in the same write.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the message is then not ours.
+    pub async fn offer(self: &Arc<Self>, message: Message, key: Option<KeyClaim>) -> Result<Offered, StoreError> {
+        let Some(lane) = self.lanes.get(&message.route) else { return Ok(Offered::Saturated) };
+        if !lane.enter() {
+            return Ok(Offered::Saturated);
+        }
+        let now = self.clock.now();
+        let at_once = !lane.has_backlog(now) && self.holds.held_until(&lane.destination, now).is_none();
+        let permit = if at_once && !self.stop.is_cancelled() { lane.try_permit() } else { None };
+        let entry = match permit {
+            Some(_) => Entry::Leased(self.lease()),
+            None => Entry::Queued { due: now },
+        };
+        let acceptance = Acceptance { message: message.clone(), entry, attempts: Vec::new(), key, hold: None };
+        match self.store.accept(acceptance).await {
+            Ok(Accepted::Stored) => {
+                match permit {
+                    Some(permit) => self.start(message, Arc::clone(lane), permit),
+                    None => self.expect(lane, now),
+                }
+                Ok(Offered::Accepted)
+            }
+            Ok(Accepted::Key(state)) => {
+                lane.leave();
+                Ok(Offered::Key(state))
+            }
+            Err(error) => {
+                lane.leave();
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes responsibility for a message whose caller waited in vain so far: it is queued with the attempts made.
+    ///
+    /// # Errors
+    /// [`StoreError`]; the message is then not ours.
+    pub async fn take_over(
+        &self,
+        message: Message,
+        due: Timestamp,
+        attempts: Vec<AttemptRecord>,
+        hold: Option<Hold>,
+        key: Option<KeyClaim>,
+    ) -> Result<Offered, StoreError> {
+        let Some(lane) = self.lanes.get(&message.route) else { return Ok(Offered::Saturated) };
+        if !lane.enter() {
+            return Ok(Offered::Saturated);
+        }
+        match self.store.accept(Acceptance { message, entry: Entry::Queued { due }, attempts, key, hold }).await {
+            Ok(Accepted::Stored) => {
+                self.expect(lane, due);
+                Ok(Offered::Accepted)
+            }
+            Ok(Accepted::Key(state)) => {
+                lane.leave();
+                Ok(Offered::Key(state))
+            }
+            Err(error) => {
+                lane.leave();
+                Err(error)
+            }
+        }
+    }
+
+    /// Queues dead letters again, due at once.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn redrive(&self, selection: Selection) -> Result<u64, StoreError> {
+        let now = self.clock.now();
+        let redriven = self.store.redrive(selection, now).await?;
+        self.recount().await?;
+        for lane in self.lanes.values() {
+            lane.expect_by(now);
+        }
+        self.wake.notify_one();
+        Ok(redriven)
+    }
+
+    /// Counts each lane's messages anew from the store.
+    async fn recount(&self) -> Result<(), StoreError> {
+        let tally = self.store.tally().await?;
+        for (name, lane) in &self.lanes {
+            let of = |state| tally.get(&(name.as_str().to_owned(), state)).copied().unwrap_or(0);
+            lane.recount(of(State::Queued) + of(State::InFlight));
+        }
+        Ok(())
+    }
+
+    /// Claims and attempts until told to stop. Then everything in flight is given `grace` to finish; what has not is
+    /// aborted and given back. Answers how many were.
+    pub async fn run(self: Arc<Self>, grace: Duration) -> usize {
+        let heartbeat = self.leases.heartbeat(&self.store, &self.owner, &self.clock, LEASE);
+        tokio::select! {
+            () = self.claim_until_stopped() => {}
+            () = heartbeat => {}
+        }
+        self.in_flight.close();
+        // Leases are prolonged while we wait, so that no other host repeats what is about to finish.
+        tokio::select! {
+            () = self.in_flight.wait() => {}
+            () = self.clock.sleep(grace) => {}
+            () = self.leases.heartbeat(&self.store, &self.owner, &self.clock, LEASE) => {}
+        }
+        self.abort.cancel();
+        self.in_flight.wait().await;
+        let left = self.leases.held();
+        let count = left.len();
+        if count > 0 && let Err(error) = self.store.release(left, self.owner.clone()).await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "could not give messages back; they run out with their leases");
+        }
+        count
+    }
+
+    async fn claim_until_stopped(self: &Arc<Self>) {
+        let mut next_scan = self.clock.now();
+        let mut trouble = STORE_RETRY.0;
+        while !self.stop.is_cancelled() {
+            let now = self.clock.now();
+            let scan = next_scan <= now;
+            if scan {
+                next_scan = now.after(SCAN_EVERY);
+            }
+            match self.claim(now, scan).await {
+                Ok(()) => trouble = STORE_RETRY.0,
+                Err(error) => {
+                    tracing::error!(error = &error as &dyn std::error::Error, "could not claim messages");
+                    tokio::select! {
+                        () = self.clock.sleep(trouble) => {}
+                        () = self.stop.cancelled() => return,
+                    }
+                    trouble = (trouble * 2).min(STORE_RETRY.1);
+                    continue;
+                }
+            }
+            let until = self.next_look().map_or(next_scan, |look| look.min(next_scan));
+            tokio::select! {
+                () = self.clock.sleep_until(until) => {}
+                () = self.wake.notified() => {}
+                () = self.stop.cancelled() => return,
+            }
+        }
+    }
+
+    /// When the next lane that could make an attempt has something due. A lane without a free permit wakes the queue
+    /// when it gets one; a held lane is looked at when its hold runs out.
+    fn next_look(&self) -> Option<Timestamp> {
+        let now = self.clock.now();
+        self.lanes
+            .values()
+            .filter(|lane| lane.has_permit())
+            .filter_map(|lane| {
+                let due = lane.expected()?;
+                Some(self.holds.held_until(&lane.destination, now).map_or(due, |held| held.max(due)))
+            })
+            .min()
+    }
+
+    /// One look at the lanes where something is due (at every lane, when `scan`).
+    async fn claim(self: &Arc<Self>, now: Timestamp, scan: bool) -> Result<(), StoreError> {
+        let mut rights = BTreeMap::new();
+        let mut claims = Vec::new();
+        for (name, lane) in &self.lanes {
+            let due = lane.expected().is_some_and(|due| due <= now);
+            if !(due || scan) || self.holds.held_until(&lane.destination, now).is_some() {
+                continue;
+            }
+            let permits = lane.permits(CLAIM_PER_LANE);
+            if permits.is_empty() {
+                continue;
+            }
+            // Forgotten before the claim: a message that is queued meanwhile says so again.
+            lane.take_expected();
+            claims.push(LaneClaim { route: name.clone(), limit: permits.len() });
+            rights.insert(name.clone(), permits);
+        }
+        if claims.is_empty() {
+            return Ok(());
+        }
+        let asked: Vec<RouteName> = claims.iter().map(|claim| claim.route.clone()).collect();
+        let claimed = match self.store.claim_due(claims, now, self.lease()).await {
+            Ok(claimed) => claimed,
+            Err(error) => {
+                for name in asked {
+                    self.lanes[&name].expect_by(now);
+                }
+                return Err(error);
+            }
+        };
+        for (name, due) in claimed.next_due {
+            if let Some(lane) = self.lanes.get(&name) {
+                lane.expect_by(due);
+            }
+        }
+        for message in claimed.messages {
+            let permit = rights.get_mut(&message.route).and_then(Vec::pop);
+            match (self.lanes.get(&message.route), permit) {
+                (Some(lane), Some(permit)) => self.start(message, Arc::clone(lane), permit),
+                _ => tracing::error!(message = %message.id, route = %message.route, "the store claimed a message that was not asked for; its lease will run out"),
+            }
+        }
+        Ok(())
+    }
+
+    /// Attempts a message that is ours, on a task of its own.
+    fn start(self: &Arc<Self>, message: Message, lane: Arc<Lane>, permit: OwnedSemaphorePermit) {
+        self.leases.hold(message.id);
+        let queue = Arc::clone(self);
+        self.in_flight.spawn(async move {
+            let id = message.id;
+            tokio::select! {
+                () = queue.attempt(message, &lane) => queue.leases.let_go(id),
+                // Still held: it is given back with all that is left.
+                () = queue.abort.cancelled() => return,
+            }
+            drop(permit);
+            if lane.has_backlog(queue.clock.now()) {
+                queue.wake.notify_one();
+            }
+        });
+    }
+
+    async fn attempt(&self, message: Message, lane: &Lane) {
+        let made = self.attempts.make(&message, &lane.route, Terms::QUEUED).await;
+        let then = made.then(&message, self.clock.now());
+        if self.finish(&message, made, then.clone()).await == Finished::LeaseLost {
+            tracing::warn!(message = %message.id, route = %message.route, "lease lost: another host repeats this attempt");
+            return;
+        }
+        match then {
+            Then::End { state, .. } => {
+                lane.leave();
+                self.watch.ended(&message, state);
+            }
+            Then::Queue { due, route } => {
+                if route != message.route && let Some(next) = self.lanes.get(&route) {
+                    lane.leave();
+                    next.enter_anyway();
+                }
+                if let Some(lane) = self.lanes.get(&route) {
+                    self.expect(lane, due);
+                }
+            }
+        }
+    }
+
+    /// Writes the transition down, however often it takes: until it is on disk the message is not done.
+    async fn finish(&self, message: &Message, made: Made, then: Then) -> Finished {
+        let finish = Finish {
+            id: message.id,
+            owner: self.owner.clone(),
+            attempt: made.record,
+            then,
+            progress: made.progress,
+            hold: made.hold,
+        };
+        let mut wait = STORE_RETRY.0;
+        loop {
+            match self.store.finish(finish.clone()).await {
+                Ok(finished) => return finished,
+                Err(error) => {
+                    tracing::error!(message = %message.id, error = &error as &dyn std::error::Error, "could not write down an attempt; trying again");
+                    self.clock.sleep(wait).await;
+                    wait = (wait * 2).min(STORE_RETRY.1);
+                }
+            }
+        }
+    }
+
+    fn expect(&self, lane: &Lane, due: Timestamp) {
+        lane.expect_by(due);
+        self.wake.notify_one();
+    }
+
+    fn lease(&self) -> Lease {
+        Lease { owner: self.owner.clone(), until: self.clock.now().after(LEASE) }
+    }
+
+    /// The ids of the messages being attempted now.
+    pub fn in_flight(&self) -> Vec<MessageId> {
+        self.leases.held()
+    }
+}
