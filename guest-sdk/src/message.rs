@@ -1,0 +1,58 @@
+//! Reading a message before its first attempt.
+
+use std::borrow::Cow;
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::{Admission, Message, attribute, body, interest};
+
+impl Message {
+    /// A field of the request's header, asked of the host. Never `authorization`, `proxy-authorization` or `cookie`.
+    pub fn header(&self, name: &str) -> Option<String> {
+        attribute(&format!("header:{}", name.to_ascii_lowercase()))
+    }
+
+    /// The body, as far as the policy's interest goes.
+    pub fn body(&self) -> &[u8] {
+        if self.body.is_empty() {
+            interest::missed_request();
+        }
+        &self.body
+    }
+
+    /// The body as text; what is not UTF-8 becomes U+FFFD.
+    pub fn body_text(&self) -> Cow<'_, str> {
+        body::text(self.body())
+    }
+
+    /// The body as JSON of a known shape.
+    ///
+    /// # Errors
+    /// When it is not JSON (an empty body and a truncated one are not), or of another shape.
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
+        body::json(self.body())
+    }
+
+    /// The body as JSON of any shape, if it is JSON.
+    pub fn json_value(&self) -> Option<Value> {
+        self.json().ok()
+    }
+
+    /// One value in a JSON body, by its JSON Pointer (RFC 6901).
+    pub fn json_pointer(&self, pointer: &str) -> Option<Value> {
+        body::pointer(self.body(), pointer)
+    }
+}
+
+impl Admission {
+    /// Forget the message, for this reason.
+    pub fn drop(reason: impl Into<String>) -> Self {
+        Self::Drop(reason.into())
+    }
+
+    /// Put it aside for a person, for this reason.
+    pub fn dead_letter(reason: impl Into<String>) -> Self {
+        Self::DeadLetter(reason.into())
+    }
+}

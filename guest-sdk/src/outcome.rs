@@ -1,0 +1,157 @@
+//! Reading an outcome.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::{Attempt, Fault, Outcome, Response, body, interest};
+
+impl Outcome {
+    /// The HTTP status, if there was an answer.
+    pub fn status(&self) -> Option<u16> {
+        self.response().map(|response| response.status)
+    }
+
+    /// Whether the status is 2xx.
+    pub fn is_success(&self) -> bool {
+        matches!(self.status(), Some(200..=299))
+    }
+
+    /// Why there was no answer, if there was none.
+    pub fn fault(&self) -> Option<Fault> {
+        match self {
+            Self::Silence(fault) => Some(*fault),
+            Self::Response(_) => None,
+        }
+    }
+
+    /// The answer, if there was one.
+    pub fn response(&self) -> Option<&Response> {
+        match self {
+            Self::Response(response) => Some(response),
+            Self::Silence(_) => None,
+        }
+    }
+
+    /// The first header field of that name, which the policy's interest must name. Case does not matter.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let response = self.response()?;
+        let found = response.headers.iter().find(|(field, _)| field.eq_ignore_ascii_case(name));
+        if found.is_none() {
+            interest::missed_header(name);
+        }
+        found.map(|(_, value)| value.as_str())
+    }
+
+    /// Every header field of that name, in the order received.
+    pub fn headers<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        let fields = match self.header(name) {
+            Some(_) => self.response().map_or(&[][..], |response| &response.headers),
+            None => &[],
+        };
+        fields.iter().filter(move |(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+    }
+
+    /// The body, as far as the policy's interest goes; empty for silence.
+    pub fn body(&self) -> &[u8] {
+        match self.response() {
+            Some(response) => {
+                if response.body.is_empty() {
+                    interest::missed_body();
+                }
+                &response.body
+            }
+            None => &[],
+        }
+    }
+
+    /// Whether the body was longer than [`body`](Self::body): as JSON it is then cut short.
+    pub fn is_truncated(&self) -> bool {
+        self.response().is_some_and(|response| response.truncated)
+    }
+
+    /// The body as text; what is not UTF-8 becomes U+FFFD.
+    pub fn body_text(&self) -> Cow<'_, str> {
+        body::text(self.body())
+    }
+
+    /// The body as JSON of a known shape.
+    ///
+    /// # Errors
+    /// When it is not JSON (an empty body and a truncated one are not), or of another shape.
+    pub fn json<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
+        body::json(self.body())
+    }
+
+    /// The body as JSON of any shape, if it is JSON.
+    pub fn json_value(&self) -> Option<Value> {
+        self.json().ok()
+    }
+
+    /// One value in a JSON body, by its JSON Pointer (RFC 6901), such as `/Response/Error/Code`; the empty pointer is
+    /// the whole. Reads the body anew each time: for several values, take [`json_value`](Self::json_value) once.
+    pub fn json_pointer(&self, pointer: &str) -> Option<Value> {
+        body::pointer(self.body(), pointer)
+    }
+}
+
+impl Attempt {
+    /// Whether the route allows no further attempt after this one.
+    pub fn is_last(&self) -> bool {
+        self.number >= self.of
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Resolve => "resolve",
+            Self::Connect => "connect",
+            Self::Tls => "tls",
+            Self::Timeout => "timeout",
+            Self::Reset => "reset",
+            Self::Protocol => "protocol",
+            Self::Credentials => "credentials",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::test::{response, silence};
+
+    #[test]
+    fn a_header_field_is_found_whatever_its_case_and_however_often_it_was_sent() {
+        let outcome: Outcome = response(200).header("X-Code", "1").header("Other", "-").header("x-code", "2").into();
+        assert_eq!(outcome.header("x-CODE"), Some("1"));
+        assert_eq!(outcome.headers("X-Code").collect::<Vec<_>>(), ["1", "2"]);
+        assert_eq!(outcome.header("absent"), None);
+    }
+
+    #[test]
+    fn a_pointer_finds_one_value_and_nothing_in_what_is_not_json() {
+        let outcome: Outcome = response(200).json(json!({ "Response": { "Error": { "Code": "Busy" } } })).into();
+        assert_eq!(outcome.json_pointer("/Response/Error/Code"), Some(json!("Busy")));
+        assert_eq!(outcome.json_pointer("/Response/Nothing"), None);
+        assert_eq!(Outcome::from(response(200).body("<html>")).json_pointer(""), None);
+    }
+
+    #[test]
+    fn silence_has_a_fault_and_nothing_else() {
+        let outcome = silence(Fault::Timeout);
+        assert_eq!(outcome.fault(), Some(Fault::Timeout));
+        assert_eq!((outcome.status(), outcome.header("a"), outcome.body()), (None, None, &[][..]));
+        assert!(outcome.json_value().is_none() && !outcome.is_success());
+    }
+
+    #[test]
+    fn bytes_that_are_not_text_do_no_harm() {
+        let outcome: Outcome = response(200).body(b"ma\xffint".as_slice()).into();
+        assert_eq!(outcome.body_text(), "ma\u{fffd}int");
+    }
+}
