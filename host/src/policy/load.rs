@@ -12,7 +12,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use wasmparser::{Parser, Payload};
+use wasmparser::{ComponentTypeRef, Parser, Payload, TypeBounds};
 use wasmtime::component::Component;
 use wit_component::ComponentEncoder;
 
@@ -26,7 +26,7 @@ use crate::config::PolicyLimits;
 use crate::message::PolicyRef;
 
 /// The largest file that is looked at.
-pub const MAX_FILE: usize = 32 << 20;
+pub(super) const MAX_FILE: usize = 32 << 20;
 
 /// A policy, compiled and known to keep to the contract.
 pub(super) struct Policy {
@@ -256,9 +256,12 @@ fn imports_of_component(component: &[u8]) -> Result<Vec<String>, LoadError> {
             Payload::End(_) => depth = depth.saturating_sub(1),
             Payload::ComponentImportSection(section) if depth == 0 => {
                 for import in section {
-                    let name = import.map_err(invalid)?.name.name.to_owned();
-                    check_import(&name)?;
-                    imports.push(name);
+                    let import = import.map_err(invalid)?;
+                    // A name for one of the contract's types asks nothing of the host.
+                    if !matches!(import.ty, ComponentTypeRef::Type(TypeBounds::Eq(_))) {
+                        check_import(import.name.name)?;
+                        imports.push(import.name.name.to_owned());
+                    }
                 }
             }
             _ => {}

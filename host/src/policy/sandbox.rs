@@ -15,7 +15,7 @@ use std::time::Duration;
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, ResourceLimiter};
 
 /// The grain of the wall-clock backstop: a question is cut at most this much later than its limit.
-pub const TICK: Duration = Duration::from_millis(10);
+pub(super) const TICK: Duration = Duration::from_millis(10);
 
 /// Instances alive at once, over all policies and routes.
 pub const MAX_INSTANCES: usize = 512;
@@ -40,7 +40,7 @@ const TABLES_PER_POLICY: u32 = 4;
 const STACK: usize = 256 << 10;
 
 /// The engine and what keeps time for it. The ticker ends with it.
-pub struct Sandbox {
+pub(super) struct Sandbox {
     engine: Engine,
     slots: Arc<AtomicUsize>,
     _ticker: Ticker,
@@ -51,7 +51,7 @@ impl Sandbox {
     ///
     /// # Errors
     /// When the machine offers no executable memory, not enough address space, or no thread.
-    pub fn new() -> Result<Self, SandboxError> {
+    pub(super) fn new() -> Result<Self, SandboxError> {
         // Slots are reserved address space only (4 GiB each, so that no bounds check is needed); where that is rationed
         // (`ulimit -v`), instances are allocated one by one instead, which costs some microseconds more each.
         let engine = Engine::new(&settings(pooling())).or_else(|_| {

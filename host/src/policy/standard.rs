@@ -1,21 +1,20 @@
-//! The standard rule: what an outcome means when no policy says otherwise.
+//! The standard rule in the host's own types. The rule itself is the SDK's, so that a policy that says `standard()` and
+//! a route without a policy can never disagree.
+
+use backstop_sdk::standard::{Class, classify, reason};
 
 use crate::message::{Decision, Outcome, Scope, Verdict};
 
-/// Statuses that may be different next time.
-const TRANSIENT: [u16; 7] = [408, 409, 429, 500, 502, 503, 504];
-
-/// Success is accepted; 408, 409, 429, 500, 502, 503, 504 and silence are retried by the route's backoff; anything else
-/// is a dead letter.
+/// What `outcome` means when no policy says otherwise.
 pub(super) fn standard_rule(outcome: &Outcome) -> Decision {
-    let retry = Verdict::Retry { after: None, scope: Scope::Standard };
-    let (verdict, reason) = match outcome {
-        Outcome::Silence(silence) => (retry, format!("no answer: {}", silence.fault)),
-        Outcome::Response(response) => match response.status.as_u16() {
-            status @ 200..=299 => (Verdict::Accept, status.to_string()),
-            status if TRANSIENT.contains(&status) => (retry, format!("{status} is transient")),
-            status => (Verdict::DeadLetter, format!("{status} is persistent")),
-        },
+    let status = match outcome {
+        Outcome::Response(response) => Some(response.status.as_u16()),
+        Outcome::Silence(_) => None,
     };
-    Decision { verdict, reason }
+    let verdict = match classify(status) {
+        Class::Success => Verdict::Accept,
+        Class::Transient => Verdict::Retry { after: None, scope: Scope::Standard },
+        Class::Persistent => Verdict::DeadLetter,
+    };
+    Decision { verdict, reason: reason(status).to_owned() }
 }

@@ -24,10 +24,15 @@ mod bindings {
         world: "policy",
         // Answers of destinations are lent to a guest, not copied twice.
         ownership: Borrowing { duplicate_if_necessary: true },
+        include_component_type: true,
     });
 }
 
 use bindings::backstop::policy::types as wit;
+
+/// The contract itself, as the SDK writes it into a guest.
+#[cfg(test)]
+pub(super) const CONTRACT: &[u8] = bindings::COMPONENT_TYPE;
 
 /// The version of the contract that this adapter speaks.
 pub(super) const VERSION: &str = "0.1.0";
