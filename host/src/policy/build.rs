@@ -1,0 +1,1 @@
+//! Guest crates become policies.
