@@ -2,6 +2,13 @@
 //!
 //! Every method is a whole transaction; none is the first half of a get-then-set. A method returns only when its
 //! change is on disk. Implementations batch: many callers share one commit. They know SQL; nothing else does.
+//!
+//! [`sqlite`] is the embedded default, for one host. Its bounds: 8192 calls that write and 256 that read may wait,
+//! and the bodies of the former may come to 256 MiB; a call beyond that is [`StoreError::Saturated`].
+
+#[cfg(test)]
+mod contract;
+pub mod sqlite;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
