@@ -18,3 +18,4 @@ pub mod backoff;
 pub mod store;
 pub mod dispatch;
 pub mod policy;
+pub mod alarm;
