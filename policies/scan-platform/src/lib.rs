@@ -86,16 +86,13 @@ impl Policy for ScanPlatform {
 
 impl Admit for ScanPlatform {
     fn admit(&self, message: &Message) -> Admission {
-        let body = match message.json_value() {
-            Some(body) => body,
-            // It may be JSON: nothing is dropped for being long.
-            None if message.truncated => return Admission::Accept,
-            None => return Admission::drop("not JSON"),
-        };
-        match body.pointer(&self.id_pointer) {
-            None => Admission::drop(format!("no scan id at {}", self.id_pointer)),
-            Some(id) if self.id_format.fits(id) => Admission::Accept,
+        match message.json_pointer(&self.id_pointer) {
+            Some(id) if self.id_format.fits(&id) => Admission::Accept,
             Some(_) => Admission::drop(format!("malformed scan id at {}", self.id_pointer)),
+            // What is beyond the part read may make it JSON: nothing is dropped for being long.
+            None if message.truncated => Admission::Accept,
+            None if message.is_json() => Admission::drop(format!("no scan id at {}", self.id_pointer)),
+            None => Admission::drop("not JSON"),
         }
     }
 }

@@ -19,9 +19,9 @@ pub struct Config {
     /// What to do about a failure that no rule matches.
     #[serde(default)]
     pub(crate) otherwise: Otherwise,
-    /// How many bytes of a body the rules may read. Default 16384, at most 1048576.
+    /// How many bytes of a body the rules may read. Default 16384, at most 131072.
     #[serde(default = "body_limit")]
-    #[schemars(range(min = 1, max = 1_048_576))]
+    #[schemars(range(min = 1, max = 131_072))]
     pub(crate) body_limit: u32,
 }
 

@@ -47,8 +47,9 @@ use rule::Rule;
 const MAX_RULES: usize = 256;
 /// The most header fields a policy may ask for.
 const MAX_HEADERS: usize = 64;
-/// The most of a body a table may ask for: 1 MiB.
-const MAX_BODY: u32 = 1 << 20;
+/// The most of a body a table may ask for. As a tree of values, 128 KiB of JSON may take a good half of the memory that
+/// a sandbox has unless its route says more.
+const MAX_BODY: u32 = 128 * 1024;
 
 /// The table.
 pub struct VendorCodes {
