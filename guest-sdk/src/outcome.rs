@@ -104,9 +104,14 @@ impl Attempt {
     }
 }
 
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Fault {
+    /// Every fault, in the order in which an attempt may meet them.
+    pub const ALL: [Self; 7] =
+        [Self::Resolve, Self::Connect, Self::Tls, Self::Timeout, Self::Reset, Self::Protocol, Self::Credentials];
+
+    /// Its name in configurations and reasons.
+    pub const fn name(self) -> &'static str {
+        match self {
             Self::Resolve => "resolve",
             Self::Connect => "connect",
             Self::Tls => "tls",
@@ -114,7 +119,13 @@ impl fmt::Display for Fault {
             Self::Reset => "reset",
             Self::Protocol => "protocol",
             Self::Credentials => "credentials",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 
