@@ -51,7 +51,7 @@ pub struct Description {
     pub size: usize,
     /// The questions it answers itself.
     pub hooks: Hooks,
-    /// What it imports.
+    /// The host's functions that it uses.
     pub imports: Vec<String>,
     /// The JSON Schema of its configuration; none when any will do.
     pub config_schema: Option<Value>,
@@ -244,7 +244,7 @@ pub(super) fn make_component(file: &[u8]) -> Result<Vec<u8>, LoadError> {
         .map_err(|error| LoadError::OtherWorld(format!("{error:#}")))
 }
 
-/// What a component imports; refuses what is not the contract's.
+/// The functions that a component imports; refuses what is not the contract's.
 fn imports_of_component(component: &[u8]) -> Result<Vec<String>, LoadError> {
     let invalid = |error: wasmparser::BinaryReaderError| LoadError::Invalid(error.to_string());
     let mut imports = Vec::new();
@@ -257,11 +257,13 @@ fn imports_of_component(component: &[u8]) -> Result<Vec<String>, LoadError> {
             Payload::ComponentImportSection(section) if depth == 0 => {
                 for import in section {
                     let import = import.map_err(invalid)?;
-                    // A name for one of the contract's types asks nothing of the host.
-                    if !matches!(import.ty, ComponentTypeRef::Type(TypeBounds::Eq(_))) {
-                        check_import(import.name.name)?;
-                        imports.push(import.name.name.to_owned());
+                    match import.ty {
+                        // A name for one of the contract's types asks nothing of the host.
+                        ComponentTypeRef::Type(TypeBounds::Eq(_)) => continue,
+                        ComponentTypeRef::Func(_) => imports.push(import.name.name.to_owned()),
+                        _ => {}
                     }
+                    check_import(import.name.name)?;
                 }
             }
             _ => {}
