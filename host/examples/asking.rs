@@ -110,8 +110,8 @@ fn message() -> anyhow::Result<Message> {
 /// An answer as vendors give it: a dozen header fields and 1 KiB of body.
 fn outcome(json: bool) -> Outcome {
     let mut headers = HeaderMap::new();
-    for n in 0..10 {
-        headers.insert(HeaderName::from_static(FILLER[n]), HeaderValue::from_static("some value or other"));
+    for name in FILLER {
+        headers.insert(HeaderName::from_static(name), HeaderValue::from_static("some value or other"));
     }
     headers.insert("x-code", HeaderValue::from_static("E1017"));
     headers.insert("x-kind", HeaderValue::from_static("busy"));

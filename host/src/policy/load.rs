@@ -296,8 +296,11 @@ fn forbidden(import: String) -> LoadError {
         "a policy has no randomness: the host draws the jitter (`cargo tree -i getrandom` shows which crate wants it)"
     } else if import.starts_with("wasi") {
         "it was built for WASI: build it for wasm32-unknown-unknown with `backstop policy build`"
+    } else if import.starts_with("env/") {
+        "something in it declares an `extern` function that nothing provides: look for an `extern` block, or for a \
+         dependency that holds C code"
     } else {
-        "build it with `backstop policy build`, without C code or other runtimes"
+        "build it with `backstop policy build`, without other runtimes"
     };
     LoadError::ForbiddenImport { import, hint }
 }

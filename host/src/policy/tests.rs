@@ -244,9 +244,10 @@ fn questions_that_a_policy_does_not_answer_itself_are_never_put_to_it() {
     // Its `admit` and `fall-back` would trap.
     let judge = serve(&guest(""), &binding());
     let admitted = judge.admit(&message());
-    assert_eq!((admitted.answer, admitted.provenance.failure), (crate::message::Admission::Accept, None));
+    assert_eq!((admitted.answer, admitted.provenance.failure.clone()), (crate::message::Admission::Accept, None));
     let fallback = judge.fall_back(&message(), attempt(5), &answered(503));
     assert_eq!((fallback.answer, fallback.provenance.failure), (None, None));
+    assert_eq!((admitted.provenance.policy, fallback.provenance.policy), (None, None), "nobody was asked");
 }
 
 #[test]
@@ -287,6 +288,7 @@ fn a_forbidden_import_is_named() {
     for (import, words) in [
         (r#""wasi_snapshot_preview1" "environ_get""#, "imports `wasi_snapshot_preview1/environ_get`"),
         (r#""__wbindgen_placeholder__" "__wbindgen_throw""#, "cargo tree -i wasm-bindgen"),
+        (r#""env" "now""#, "look for an `extern` block"),
         (r#""$root" "now""#, "imports `now`: a policy may import only `log` and `attribute`"),
     ] {
         let file = wat::parse_str(format!("(module (import {import} (func)))")).expect("a module");
