@@ -63,7 +63,7 @@ pub enum LoadError {
     /// It cannot be read.
     #[error("failed to read {path}", path = .0.display())]
     Read(PathBuf, #[source] std::io::Error),
-    /// It is larger than [`MAX_FILE`].
+    /// It is larger than 32 MiB.
     #[error("the file is larger than {}, which is more than any policy needs", bytes(MAX_FILE))]
     TooLarge,
     /// Its name is none that a policy can have.
