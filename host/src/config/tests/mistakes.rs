@@ -73,7 +73,7 @@ fn mistakes_of_the_whole_file() {
         ("routes: { a: {destination: 'http://a'} }\n---\nlisten: x", "2", "", "second document"),
         ("listen: a\n\troutes: b", "2", "", "spaces, not tabs"),
         ("routes: {\n  a: [1, 2", "2", "", "left open"),
-        ("routes: 'a\n", "2", "", "quote left open"),
+        ("routes: 'a\n", "1", "", "quote left open"),
         ("listen: a: b", "1", "", "column 10"),
         ("listen: *nobody", "1", "", "put text that begins with & or * in quotes"),
         ("listen: @a", "1", "", "in quotes"),
@@ -97,8 +97,8 @@ fn mistakes_at_the_top() {
         ("admin: { token: '' }", "admin.token", "is empty"),
         ("admin: { tokn: x }", "admin.tokn", "did you mean `token`?"),
         ("admin: 127.0.0.1:8080", "admin", "another port"),
-        ("store: sqlite:", "store", "names no file"),
-        ("store: sqlite::memory:", "store", "on disk"),
+        ("store: 'sqlite:'", "store", "names no file"),
+        ("store: 'sqlite::memory:'", "store", "on disk"),
         ("store: sqlite://backstop.db", "store", "without //"),
         ("store: postgres://db/backstop", "store", "not in this version"),
         ("store: mysql:x", "store", "sqlite:PATH"),
@@ -130,8 +130,8 @@ fn mistakes_at_the_top() {
 #[test]
 fn mistakes_of_a_route() {
     for (lines, key, hint) in [
-        ("mood: 1", "mood", "did you mean `mode`?"),
-        ("mode: sink", "mode", "did you mean `sync`?"),
+        ("mod: 1", "mod", "did you mean `mode`?"),
+        ("mode: sinc", "mode", "did you mean `sync`?"),
         ("mode: batch", "mode", "sync, async, sync_then_async"),
         ("mode: [sync]", "mode", "is a list"),
         ("deadline: 8s", "deadline", "nobody waits in mode async"),
@@ -240,7 +240,11 @@ fn mistakes_of_the_destination() {
             "destination.auth",
             "exactly one of",
         ),
-        (format!("{{ {url}, auth: {{ basic: {{ username: a }} }} }}"), "destination.auth.basic.password", "${env:NAME}"),
+        (
+            format!("{{ {url}, auth: {{ basic: {{ username: a }} }} }}"),
+            "destination.auth.basic.password",
+            "${env:NAME}",
+        ),
         (
             format!("{{ {url}, auth: {{ basic: {{ username: 'a:b', password: b }} }} }}"),
             "destination.auth.basic.username",
@@ -270,6 +274,13 @@ fn mistakes_of_the_destination() {
     }
     one_mistake("routes:\n  orders: { mode: async }", "2", "routes.orders.destination", "missing");
     one_mistake("routes:\n  orders:", "2", "routes.orders", "write a section");
+}
+
+#[test]
+fn more_header_fields_than_anybody_sends_are_refused() {
+    let fields: String = (0..40_000).map(|number| format!("x-{number}: a, ")).collect();
+    let text = format!("routes:\n  orders:\n    destination: http://a\n    fallback: {{ headers: {{ {fields} }} }}");
+    one_mistake(&text, "4", "routes.orders.fallback.headers", "at most 100");
 }
 
 #[test]
@@ -339,7 +350,8 @@ fn a_file_made_to_exhaust_memory_is_refused() {
         laughs.push_str(&format!("b{level}: &a{level} [{aliases}]\n"));
     }
     assert!(said(&laughs).concat().contains("aliases repeat more than 1 MiB"));
-    assert!(said(&"[".repeat(100_000)).concat().contains("nested deeper than 64 levels"));
+    assert!(said(&"[".repeat(100_000)).concat().contains("nested too deeply"));
+    assert!(said(&"[".repeat(100)).concat().contains("nested deeper than 64 levels"));
     assert!(said(&"a: {".repeat(1000)).concat().contains("64 levels"));
     let many: String = (0..50_000).map(|number| format!("k{number}: 1\n")).collect();
     let said = said(&many);

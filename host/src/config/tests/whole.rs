@@ -147,7 +147,8 @@ fn the_line_of_anything_in_policy_config_is_known() {
         - status: 429
           delay: 1m
         - status: a/b
-          'a/b': 1",
+          'a/b': 1
+      table: { 204: {} }",
     );
     let orders = RouteName::new("orders").unwrap();
     let line = |pointer| config.sources.line_of(&orders, pointer);
@@ -158,6 +159,7 @@ fn the_line_of_anything_in_policy_config_is_known() {
     assert_eq!(config.sources.line_of(&RouteName::new("other").unwrap(), ""), None);
     let problem = config.sources.problem(&orders, "/rules/0/delay", "too long");
     assert_eq!((problem.line, problem.key.as_str()), (Some(8), "routes.orders.policy_config.rules[0].delay"));
+    assert_eq!(config.sources.problem(&orders, "/table/204", "").key, "routes.orders.policy_config.table.204");
     assert_eq!(config.sources.route_problem(&orders, "policy", "is not there").line, Some(4));
 }
 
@@ -195,6 +197,11 @@ fn the_reference_configuration_loads_and_mentions_every_key() {
 }
 
 #[test]
+fn the_small_examples_load() {
+    assert_eq!(load(include_str!("../../../examples/second-vendor.yaml")).routes.len(), 2);
+}
+
+#[test]
 fn the_reference_configuration_follows_the_json_schema() {
     let document: serde_json::Value = serde_yaml::from_str(REFERENCE).unwrap();
     let validator = jsonschema::validator_for(&Config::json_schema()).unwrap();
@@ -211,7 +218,8 @@ fn a_description_loads_and_describes_itself() {
     let surroundings = reference_surroundings();
     for text in [REFERENCE, DESIGN] {
         let description = parse_in(text, &surroundings).unwrap().describe();
-        let again = parse_in(&description, &surroundings).unwrap_or_else(|problems| panic!("{problems}\n{description}"));
+        let again =
+            parse_in(&description, &surroundings).unwrap_or_else(|problems| panic!("{problems}\n{description}"));
         assert_eq!(again.describe(), description);
         assert_eq!(again.routes.len(), parse_in(text, &surroundings).unwrap().routes.len());
     }
