@@ -121,7 +121,7 @@ pub(super) fn message(connection: &Connection, id: MessageId) -> Result<Option<S
     Ok(Some(Stored { message: message?, summary: summary?, attempts }))
 }
 
-/// How many messages there are, by route and state. Walks over all of them, in indexes only: about a tenth of a second
+/// How many messages there are, by route and state. Walks over all of them, in indexes only: about a third of a second
 /// for every million.
 ///
 /// # Errors
