@@ -16,7 +16,7 @@ use crate::message::{MessageId, Request};
 const LIMIT: Duration = Duration::from_secs(10);
 
 fn transport() -> HttpTransport {
-    HttpTransport::new(Arc::new(Clients::new().unwrap()), HandClock::new())
+    HttpTransport::new(Arc::new(Clients::new().unwrap()), HandClock::new(), TaskTracker::new())
 }
 
 fn get(path: &str) -> Request {
@@ -432,7 +432,7 @@ impl Names for Everywhere {
 async fn a_name_that_leads_inside_is_refused_unless_the_operator_allows_it() {
     let vendor = Vendor::answering(ok("inside")).await;
     let clients = Clients::with_names(Arc::new(Everywhere("127.0.0.1".parse().unwrap()))).unwrap();
-    let transport = HttpTransport::new(Arc::new(clients), HandClock::new());
+    let transport = HttpTransport::new(Arc::new(clients), HandClock::new(), TaskTracker::new());
     let url = format!("http://vendor.test:{}/", vendor.address.port());
     let route = |allow: &[&str]| {
         let mut route = route_to(&url);
