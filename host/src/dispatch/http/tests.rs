@@ -148,6 +148,8 @@ async fn a_redirect_is_an_answer_like_any_other() {
         assert!(answer.headers.contains_key("location"));
     }
     assert_eq!(other.connections(), 0);
+    let vendor = Vendor::answering("HTTP/1.1 302 R\r\nLocation: http://1.2.3.4.5/\r\nContent-Length: 0\r\n\r\n").await;
+    assert_eq!(response(fetch(&vendor.url("/")).await).headers["location"], "http://1.2.3.4.5/", "a URL or not");
 }
 
 #[tokio::test]
