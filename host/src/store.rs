@@ -8,6 +8,8 @@
 
 #[cfg(test)]
 mod contract;
+#[cfg(test)]
+pub(crate) mod memory;
 pub mod sqlite;
 
 use std::collections::BTreeMap;

@@ -27,8 +27,8 @@ pub enum Failure {
     /// It called itself too deeply.
     #[error("out of stack: it called too deeply")]
     OutOfStack,
-    /// It panicked; the text is its own.
-    #[error("panicked: {0}")]
+    /// It panicked; the text is its own, and begins with that word.
+    #[error("{0}")]
     Panicked(String),
     /// It trapped otherwise.
     #[error("trapped: {0}")]
@@ -70,11 +70,12 @@ impl Unusable {
             Some(Trap::Interrupt) => Failure::OutOfTime(limits.time),
             Some(Trap::StackOverflow) => Failure::OutOfStack,
             Some(trap) => {
-                // A guest that cannot go on says why in its last words and then executes `unreachable`.
-                let last_words = log.iter().rev().find(|line| line.level == LogLevel::Error);
+                // The SDK logs a panic's message before the panic becomes a trap.
+                let panic = |line: &&LogLine| line.level == LogLevel::Error && line.text.starts_with("panicked");
+                let last_words = log.iter().rev().find(panic);
                 match (host.growth.refusal(), last_words) {
                     (Some(refusal), _) => Failure::OutOfMemory(refusal),
-                    (None, Some(line)) => Failure::Panicked(one_line(panic_text(&line.text).to_owned(), TEXT)),
+                    (None, Some(line)) => Failure::Panicked(one_line(line.text.clone(), TEXT)),
                     (None, None) => Failure::Trapped(trap.to_string()),
                 }
             }
@@ -84,9 +85,4 @@ impl Unusable {
             None => Failure::Trapped(one_line(format!("{error:#}"), TEXT)),
         }
     }
-}
-
-/// What a panic says, without the word that the failure's own text starts with.
-fn panic_text(line: &str) -> &str {
-    ["panicked: ", "panicked at "].iter().find_map(|prefix| line.strip_prefix(prefix)).unwrap_or(line)
 }

@@ -107,7 +107,7 @@ impl Store for SqliteStore {
 
     async fn finish(&self, finish: Finish) -> Result<Finished, StoreError> {
         let record = rows::encode_attempt(&finish.attempt)?;
-        self.writer.run(record.len(), move |connection| finish::finish(connection, &finish, &record)).await
+        self.writer.run(0, move |connection| finish::finish(connection, &finish, &record)).await
     }
 
     async fn extend_lease(&self, ids: Vec<MessageId>, lease: Lease) -> Result<Vec<MessageId>, StoreError> {

@@ -23,7 +23,7 @@ use crate::store::StoreError;
 pub(super) struct Bounds {
     /// Jobs waiting; more are refused as saturated.
     pub(super) queue: usize,
-    /// Bytes of bodies waiting; more are refused as saturated, unless nothing else waits.
+    /// Bytes of bodies waiting; a job that brings more is refused as saturated, unless it is the only one.
     pub(super) queue_bytes: usize,
     /// Jobs in one commit.
     pub(super) group: usize,
@@ -88,7 +88,7 @@ impl Writer {
         let queue = self.queue.read().unwrap_or_else(PoisonError::into_inner);
         let queue = queue.as_ref().ok_or_else(closed)?;
         let before = self.waiting_bytes.fetch_add(weight, Ordering::Relaxed);
-        let sent = if before > 0 && before.saturating_add(weight) > self.bounds.queue_bytes {
+        let sent = if weight > 0 && before > 0 && before.saturating_add(weight) > self.bounds.queue_bytes {
             Err(StoreError::Saturated)
         } else {
             queue.try_send(job).map_err(|refused| match refused {
