@@ -101,7 +101,7 @@ impl Board {
                 }
                 let (ink, then) = consequence(record);
                 if let Some(row) = self.rows.iter_mut().find(|row| row.route == record.route) {
-                    row.last = Line::of(ink, format!("{} → {then}", short(record)));
+                    row.last = Line::of(ink, shortest(record));
                 }
                 // What goes well at once is not news.
                 if record.verdict == VerdictKind::Accept && record.number <= 1 {
@@ -180,6 +180,24 @@ fn short(record: &AttemptRecord) -> String {
     record.outcome.to_string()
 }
 
+/// What happened and what was done about it, in two words: `503 → retry`.
+fn shortest(record: &AttemptRecord) -> String {
+    let then = match (record.transition.as_str(), record.verdict) {
+        ("delivered", _) => "delivered",
+        ("retry", VerdictKind::Reauthenticate) => "fresh token",
+        ("retry", _) => "retry",
+        ("answered", _) => "fallback",
+        ("rerouted", _) => "other route",
+        ("dead_letter", _) => "dead letter",
+        (other, _) => other,
+    };
+    match (record.outcome.status, record.outcome.fault) {
+        (Some(status), _) => format!("{status} → {then}"),
+        (None, Some(fault)) => format!("{fault} → {then}"),
+        (None, None) => then.to_owned(),
+    }
+}
+
 /// What was done about it, in a few words, and its colour.
 fn consequence(record: &AttemptRecord) -> (Ink, String) {
     let clamped = if record.clamped.is_empty() { "" } else { " (clamped)" };
@@ -240,4 +258,4 @@ impl Chooser {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -129,21 +129,15 @@ fn bar(elapsed: Duration, whole: Duration, width: usize) -> String {
 /// Columns of the table: heading, figure and ink.
 type Column = (&'static str, fn(&Row) -> u64, Ink);
 
-const COLUMNS: [Column; 8] = [
+const COLUMNS: [Column; 7] = [
     ("sent", |row| row.sent, Ink::Bold),
     ("tries", |row| row.totals.attempts, Ink::Plain),
     ("deliv.", |row| row.totals.delivered, Ink::Good),
-    ("retries", |row| row.totals.retries, Ink::Again),
     ("waiting", |row| row.open, Ink::Again),
     ("fallback", |row| row.totals.answered + row.totals.rerouted, Ink::Instead),
     ("dead", |row| row.totals.dead, Ink::Bad),
     ("dropped", |row| row.totals.dropped, Ink::Bad),
 ];
-
-/// How wide a column is.
-fn column_width(name: &str) -> usize {
-    name.len().max(4) + 2
-}
 
 /// Whether there is room for the policies' names.
 const fn shows_policies(width: usize) -> bool {
@@ -156,7 +150,7 @@ fn heading(width: usize) -> Line {
         text.push_str(&format!("{:<14}", "policy"));
     }
     for (name, ..) in COLUMNS {
-        text.push_str(&format!("{name:>wide$}", wide = column_width(name)));
+        text.push_str(&format!("{name:>wide$}", wide = name.len() + 1));
     }
     text.push_str("  last");
     Line::of(Ink::Faint, text)
@@ -170,7 +164,7 @@ fn line_of(row: &Row, width: usize) -> Line {
     for (name, of, ink) in COLUMNS {
         let figure = of(row);
         let ink = if figure == 0 { Ink::Faint } else { ink };
-        line = line.then(ink, format!("{figure:>wide$}", wide = column_width(name)));
+        line = line.then(ink, format!("{figure:>wide$}", wide = name.len() + 1));
     }
     line.then(Ink::Plain, "  ").append(&row.last)
 }
