@@ -21,6 +21,8 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Timestamp;
 use crate::message::{Answer, AttemptRecord, Message, MessageId, Progress, RouteName, State};
 
+pub use sqlite::SqliteStore;
+
 /// Who holds a lease: one running host. New at every start.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Owner(pub String);

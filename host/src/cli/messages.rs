@@ -71,7 +71,7 @@ impl Messages {
 
 impl List {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
-        let states = self.state.iter().map(State::as_str).collect::<Vec<_>>().join(",");
+        let states = self.state.iter().map(|state| state.as_str()).collect::<Vec<_>>().join(",");
         let before = self.before.map(|id| id.to_string()).unwrap_or_default();
         let limit = self.limit.to_string();
         let asked = [

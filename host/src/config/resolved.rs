@@ -163,6 +163,13 @@ impl fmt::Debug for Destination {
     }
 }
 
+impl Destination {
+    /// What a hold or a `Retry-After` speaks for: the URL's scheme, host and port.
+    pub fn origin(&self) -> String {
+        self.url.origin().ascii_serialization()
+    }
+}
+
 /// How attempts identify themselves to the destination.
 #[derive(Clone)]
 pub enum Auth {
