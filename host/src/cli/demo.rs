@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use url::Url;
 
-use crate::clock::{Clock, Stopwatch, SystemClock};
+use crate::clock::Stopwatch;
 use crate::config::{Config, Surroundings};
 use crate::dispatch::HostClient;
 use crate::engine::Engine;

@@ -6,7 +6,8 @@ use anyhow::Context as _;
 use serde::Deserialize;
 
 use crate::clock::{Clock as _, SystemClock};
-use crate::dispatch::{ClientError, HostClient};
+use crate::dispatch::HostClient;
+use crate::dispatch::client::ClientError;
 use crate::message::MessageId;
 use crate::store::Summary;
 

@@ -7,7 +7,6 @@ mod manners;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::Router;
@@ -20,7 +19,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::clock::{Clock, Stopwatch, SystemClock};
+use crate::clock::{Stopwatch, SystemClock};
 use crate::listener;
 use crate::message::MessageId;
 
