@@ -78,7 +78,6 @@ impl Demo {
         let folder = tempfile::tempdir().context("failed to make a temporary folder")?;
         let surroundings = DemoSurroundings { vendors: &vendors, policies: checkout.policies() };
         let config = Config::parse_in(ROUTES, Path::new(ROUTES_FILE), folder.path(), &surroundings)?;
-        step(coloured, 1, "policies", "");
         build_policies(&checkout, &config, coloured).await?;
         step(coloured, 2, "vendors", &format!("{} that misbehave, each in its own way", vendors.count()));
         let engine = Engine::start(&config).await?;
@@ -147,6 +146,7 @@ impl Demo {
             elapsed,
             interrupted,
             failures: &board.failures,
+            policies: board.policies,
             missed: board.missed,
             notices: &vendors.notices(),
         };
@@ -168,13 +168,12 @@ async fn build_policies(checkout: &Checkout, config: &Config, coloured: bool) ->
         config.routes.values().filter_map(|route| route.policy.as_ref().map(|policy| policy.name.clone())).collect();
     names.sort();
     names.dedup();
-    let tell = |text: String| say(&Line::of(Ink::Plain, format!("              {text}")), coloured);
     let stale = checkout.stale(&names)?;
     if stale.is_empty() {
-        tell(format!("{} are up to date", names.join(", ")));
+        step(coloured, 1, "policies", &format!("{} (built before)", names.join(", ")));
         return Ok(());
     }
-    tell(format!("building {}", stale.join(", ")));
+    step(coloured, 1, "policies", &format!("building {} for the sandbox; cargo says:", stale.join(", ")));
     let (checkout, since) = (checkout.clone(), Stopwatch::start());
     let built = tokio::task::spawn_blocking(move || {
         checkout.build(&stale, &mut |line| {
@@ -182,7 +181,7 @@ async fn build_policies(checkout: &Checkout, config: &Config, coloured: bool) ->
         })
     });
     built.await.context("the build broke off")??;
-    tell(format!("built in {:.1}s", since.elapsed().as_secs_f64()));
+    say(&Line::of(Ink::Plain, format!("              built in {:.0}s", since.elapsed().as_secs_f64())), coloured);
     Ok(())
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::super::board::{Failure, Kind};
+use super::super::board::{Failure, Kind, Questions};
 use super::super::ink::{Ink, Line};
 use super::{Account, Tally};
 
@@ -22,6 +22,8 @@ pub(in super::super) struct Circumstances<'a> {
     pub(in super::super) interrupted: bool,
     /// What went wrong, by kind.
     pub(in super::super) failures: &'a BTreeMap<Kind, Failure>,
+    /// What the policies were asked.
+    pub(in super::super) policies: Questions,
     /// Failures that were not seen.
     pub(in super::super) missed: u64,
     /// What the pager was told.
@@ -117,6 +119,15 @@ fn failures(circumstances: &Circumstances<'_>) -> Vec<Line> {
     }
     if circumstances.failures.len() > KINDS {
         lines.push(Line::of(Ink::Faint, format!("  and {} further kinds", circumstances.failures.len() - KINDS)));
+    }
+    let Questions { asked, failed, took, fuel } = circumstances.policies;
+    if asked > 0 {
+        let each = |sum: u128| sum / u128::from(asked);
+        let (micros, fuel) = (each(took.as_micros()), each(fuel.into()));
+        lines.push(Line::of(
+            Ink::Faint,
+            format!("  WebAssembly policies decided {asked} times, in {micros} µs and {fuel} instructions on average; {failed} failed."),
+        ));
     }
     if circumstances.missed > 0 {
         lines.push(Line::of(Ink::Faint, format!("  ({} events came too fast to be counted here)", circumstances.missed)));
