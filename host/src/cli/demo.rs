@@ -37,7 +37,7 @@ use stage::Checkout;
 use summary::{Account, Circumstances};
 use traffic::Traffic;
 use vendors::Vendors;
-use watching::{Interrupt, SENDING, View, Watching, say};
+use watching::{Interrupt, SENDING, View, Watching, say, say_within};
 
 /// The routes.
 const ROUTES: &str = include_str!("../../examples/demo.yaml");
@@ -71,7 +71,13 @@ impl Demo {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
         let coloured = !self.plain && std::io::stdout().is_terminal();
         let checkout = Checkout::find(&std::env::current_dir().context("failed to find the current folder")?)?;
-        say(&Line::of(Ink::Bold, "Failing vendors, judged by sandboxed WebAssembly policies. All of it runs here, on loopback."), coloured);
+        say(
+            &Line::of(
+                Ink::Bold,
+                "Failing vendors, judged by sandboxed WebAssembly policies. All of it runs here, on loopback.",
+            ),
+            coloured,
+        );
 
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let vendors = Vendors::start(&tasks, &stop).await?;
@@ -81,15 +87,24 @@ impl Demo {
         build_policies(&checkout, &config, coloured).await?;
         step(coloured, 2, "vendors", &format!("{} that misbehave, each in its own way", vendors.count()));
         let engine = Engine::start(&config).await?;
-        let store = folder.path().join("demo.db");
-        step(coloured, 3, "host", &format!("messages at http://{}, admin API at http://{}, store {}", engine.listen, engine.admin, store.display()));
+        let (listen, admin) = (engine.listen, engine.admin);
+        step(
+            coloured,
+            3,
+            "host",
+            &format!("messages at http://{listen}, admin API at http://{admin}, an SQLite store"),
+        );
         let (send, rest) = (self.length.mul_f64(SENDING), self.length.mul_f64(1.0 - SENDING));
         let (send, rest) = (send.as_secs_f64(), rest.as_secs_f64());
-        step(coloured, 4, "traffic", &format!("about 50 messages a second for {send:.0}s, then up to {rest:.0}s for those that wait"));
+        step(
+            coloured,
+            4,
+            "traffic",
+            &format!("about 50 messages a second for {send:.0}s, then up to {rest:.0}s for those that wait"),
+        );
 
         let mut interrupt = Interrupt::listen()?;
-        let told = self.play(&engine, &config, &vendors, coloured, &mut interrupt);
-        let told = told.await;
+        let told = self.play(&engine, &config, &vendors, coloured, &mut interrupt).await;
         stop.cancel();
         let stopped = async {
             engine.stop().await;
@@ -115,11 +130,11 @@ impl Demo {
         let client = |address| anyhow::Ok(HostClient::new(Url::parse(&format!("http://{address}"))?, None)?);
         let admin = client(engine.admin)?;
         let feed = engine.watch.subscribe();
-        let mut view =
-            if coloured { View::Screen(Screen::take(Size::of_terminal().await)) } else { View::Plain };
-        let routes = config.routes.values().map(|route| {
-            (route.name.to_string(), route.policy.as_ref().map(|binding| binding.name.clone()))
-        });
+        let mut view = if coloured { View::Screen(Screen::take(Size::of_terminal().await)) } else { View::Plain };
+        let routes = config
+            .routes
+            .values()
+            .map(|route| (route.name.to_string(), route.policy.as_ref().map(|binding| binding.name.clone())));
         let mut board = Board::new(routes, self.length, view.pace());
         let traffic = Traffic::start(&Arc::new(client(engine.listen)?), self.seed);
         let since = Stopwatch::start();
@@ -131,7 +146,10 @@ impl Demo {
         let elapsed = since.elapsed();
 
         if interrupted {
-            say(&Line::of(Ink::Faint, "ended early; waiting for callers that still wait (Ctrl-C again exits at once)"), coloured);
+            say(
+                &Line::of(Ink::Faint, "ended early; waiting for callers that still wait (Ctrl-C again exits at once)"),
+                coloured,
+            );
         }
         let account = async {
             let sent = traffic.finish(LAST_CALLERS).await;
@@ -146,12 +164,13 @@ impl Demo {
             elapsed,
             interrupted,
             failures: &board.failures,
-            policies: board.policies,
+            policies: &board.policies,
             missed: board.missed,
             notices: &vendors.notices(),
         };
+        let width = if coloured { Size::of_terminal().await.width } else { usize::MAX };
         for line in summary::lines(&account, &circumstances) {
-            say(&line, coloured);
+            say_within(&line, width, coloured);
         }
         Ok(if account.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
@@ -159,7 +178,10 @@ impl Demo {
 
 /// Tells which step begins.
 fn step(coloured: bool, number: u8, name: &str, what: &str) {
-    say(&Line::of(Ink::Host, format!("{number}/4 ")).then(Ink::Bold, format!("{name:<9} ")).then(Ink::Plain, what), coloured);
+    say(
+        &Line::of(Ink::Host, format!("{number}/4 ")).then(Ink::Bold, format!("{name:<9} ")).then(Ink::Plain, what),
+        coloured,
+    );
 }
 
 /// Builds the policies that the routes name, where they are missing or older than their sources.

@@ -15,6 +15,8 @@ use super::ink::{Ink, Line};
 const LATEST: usize = 60;
 /// Kinds of failure told apart; further ones are counted under none.
 const KINDS: usize = 200;
+/// Questions to policies whose time is kept.
+const SAMPLES: usize = 50_000;
 
 /// What is known now.
 #[derive(Debug, Default)]
@@ -27,8 +29,8 @@ pub(super) struct Board {
     pub(super) sending: bool,
     /// By route, in the order of the configuration.
     pub(super) rows: Vec<Row>,
-    /// The alarms that fire now.
-    pub(super) alarms: Vec<String>,
+    /// The alarms that fire now: the route, and what is wrong.
+    pub(super) alarms: BTreeMap<String, String>,
     /// The latest events worth telling, oldest first.
     pub(super) latest: VecDeque<Line>,
     /// What went wrong, by kind.
@@ -62,24 +64,33 @@ pub(super) struct Row {
 }
 
 /// What the policies were asked, and what that cost.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct Questions {
     /// Attempts that a policy was asked about.
     pub(super) asked: u64,
     /// Of those: it gave no usable answer.
     pub(super) failed: u64,
-    /// How long they took together.
-    pub(super) took: Duration,
     /// Fuel they used together, in wasmtime's units (about one per instruction).
     pub(super) fuel: u64,
+    /// How long each took, in nanoseconds; the first [`SAMPLES`] of them.
+    took_ns: Vec<u64>,
 }
 
 impl Questions {
+    /// How long half of them took at most.
+    pub(super) fn median(&self) -> Duration {
+        let mut took = self.took_ns.clone();
+        took.sort_unstable();
+        Duration::from_nanos(took.get(took.len() / 2).copied().unwrap_or_default())
+    }
+
     fn note(&mut self, provenance: &Provenance) {
         if provenance.policy.is_some() {
             self.asked += 1;
             self.failed += u64::from(provenance.failure.is_some());
-            self.took += Duration::from_nanos(provenance.took_ns);
+            if self.took_ns.len() < SAMPLES {
+                self.took_ns.push(provenance.took_ns);
+            }
             self.fuel = self.fuel.saturating_add(provenance.fuel);
         }
     }

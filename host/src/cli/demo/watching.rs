@@ -1,6 +1,7 @@
 //! Watching: the host's feed and API are followed until every message has ended, time is up, or somebody has seen
 //! enough; what happens is drawn, or told line by line.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,7 +56,12 @@ impl View {
 
 /// Prints a line. Standard output may be gone, and then there is nobody to tell.
 pub(super) fn say(line: &Line, coloured: bool) {
-    let _ = writeln!(std::io::stdout(), "{}", line.paint(usize::MAX, coloured));
+    say_within(line, usize::MAX, coloured);
+}
+
+/// Prints as much of a line as fits into `width` columns.
+pub(super) fn say_within(line: &Line, width: usize, coloured: bool) {
+    let _ = writeln!(std::io::stdout(), "{}", line.paint(width, coloured));
 }
 
 /// SIGINT and SIGTERM.
@@ -180,20 +186,18 @@ impl Watching<'_> {
 }
 
 fn take_in_alarms(board: &mut Board, alarms: &[AlarmNow], view: &View) {
-    let fired = |alarm: &&AlarmNow| alarm.firing;
-    let firing: Vec<String> = alarms.iter().filter(fired).map(|alarm| alarm.route.clone()).collect();
-    let before = std::mem::replace(&mut board.alarms, firing);
-    for alarm in alarms {
-        let (was, is) = (before.contains(&alarm.route), alarm.firing);
-        let (ink, text) = match (was, is) {
-            (false, true) => {
-                let (rate, threshold) = (alarm.error_rate * 100.0, alarm.threshold * 100.0);
-                (Ink::Bad, format!("ALARM: {rate:.0}% of attempts failed (threshold {threshold:.0}%); the pager is told"))
-            }
-            (true, false) => (Ink::Good, "alarm cleared".to_owned()),
-            _ => continue,
-        };
-        view.tell(Some(&board.announce(ink, &alarm.route, &text)));
+    let mut firing = BTreeMap::new();
+    for alarm in alarms.iter().filter(|alarm| alarm.firing) {
+        let (rate, threshold) = (alarm.error_rate * 100.0, alarm.threshold * 100.0);
+        let text = format!("{rate:.0}% of the latest attempts failed; the threshold is {threshold:.0}%");
+        firing.insert(alarm.route.clone(), text);
+    }
+    let before = std::mem::replace(&mut board.alarms, firing.clone());
+    for (route, text) in firing.iter().filter(|(route, _)| !before.contains_key(*route)) {
+        view.tell(Some(&board.announce(Ink::Bad, route, &format!("ALARM: {text}; the pager is told"))));
+    }
+    for route in before.keys().filter(|route| !firing.contains_key(*route)) {
+        view.tell(Some(&board.announce(Ink::Good, route, "alarm cleared; the pager is told")));
     }
 }
 

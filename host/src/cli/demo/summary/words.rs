@@ -23,7 +23,7 @@ pub(in super::super) struct Circumstances<'a> {
     /// What went wrong, by kind.
     pub(in super::super) failures: &'a BTreeMap<Kind, Failure>,
     /// What the policies were asked.
-    pub(in super::super) policies: Questions,
+    pub(in super::super) policies: &'a Questions,
     /// Failures that were not seen.
     pub(in super::super) missed: u64,
     /// What the pager was told.
@@ -78,23 +78,23 @@ fn table(account: &Account, total: &Tally) -> Vec<Line> {
             let figure = of(tally);
             let shown = if figure == 0 && !signs { Ink::Faint } else { *ink };
             line = line.then(Ink::Faint, format!("{:>2}", if signs { sign(index) } else { "" }));
-            line = line.then(shown, format!("{figure:>10}"));
+            line = line.then(shown, format!("{figure:>9}"));
         }
         line
     };
     let mut heading = Line::of(Ink::Faint, format!("  {:<10}", "route"));
     for (name, ..) in &columns {
-        heading = heading.then(Ink::Faint, format!("{name:>12}"));
+        heading = heading.then(Ink::Faint, format!("{name:>11}"));
     }
     let mut lines = vec![heading];
     for (route, tally) in &account.routes {
-        let mut line = row(route, tally, false);
-        if tally.rerouted > 0 {
-            line = line.then(Ink::Instead, format!("  {} by way of its fallback route", tally.rerouted));
-        }
-        lines.push(line);
+        lines.push(row(route, tally, false));
     }
     lines.push(row("total", total, true));
+    for ((from, to), count) in &account.rerouted {
+        let text = format!("  {from}: {count} of these were delivered by its fallback route, {to}.");
+        lines.push(Line::of(Ink::Faint, text));
+    }
     let mut note = |figure: u64, text: &str| {
         if figure > 0 {
             lines.push(Line::of(Ink::Faint, format!("  {text}")));
@@ -107,7 +107,8 @@ fn table(account: &Account, total: &Tally) -> Vec<Line> {
 
 fn failures(circumstances: &Circumstances<'_>) -> Vec<Line> {
     let mut lines = vec![Line::of(Ink::Bold, "What went wrong, and what was done about it")];
-    let width = |of: fn(&Kind) -> &str| circumstances.failures.keys().map(|kind| of(kind).chars().count()).max().unwrap_or(0);
+    let width =
+        |of: fn(&Kind) -> &str| circumstances.failures.keys().map(|kind| of(kind).chars().count()).max().unwrap_or(0);
     let (outcomes, thens) = (width(|kind| outcome(kind)), width(|kind| then(kind)));
     for (kind, failure) in circumstances.failures.iter().take(KINDS) {
         lines.push(
@@ -120,17 +121,20 @@ fn failures(circumstances: &Circumstances<'_>) -> Vec<Line> {
     if circumstances.failures.len() > KINDS {
         lines.push(Line::of(Ink::Faint, format!("  and {} further kinds", circumstances.failures.len() - KINDS)));
     }
-    let Questions { asked, failed, took, fuel } = circumstances.policies;
-    if asked > 0 {
-        let each = |sum: u128| sum / u128::from(asked);
-        let (micros, fuel) = (each(took.as_micros()), each(fuel.into()));
-        lines.push(Line::of(
-            Ink::Faint,
-            format!("  WebAssembly policies decided {asked} times, in {micros} µs and {fuel} instructions on average; {failed} failed."),
-        ));
+    let Questions { asked, failed, fuel, .. } = circumstances.policies;
+    if let Some(fuel) = fuel.checked_div(*asked) {
+        let median = circumstances.policies.median().as_micros();
+        let text = format!(
+            "  WebAssembly policies decided {asked} times, in {median} µs (the median) and {fuel} instructions (the \
+             average); {failed} failed."
+        );
+        lines.push(Line::of(Ink::Faint, text));
     }
     if circumstances.missed > 0 {
-        lines.push(Line::of(Ink::Faint, format!("  ({} events came too fast to be counted here)", circumstances.missed)));
+        lines.push(Line::of(
+            Ink::Faint,
+            format!("  ({} events came too fast to be counted here)", circumstances.missed),
+        ));
     }
     lines
 }
@@ -220,14 +224,13 @@ fn check(account: &Account, total: &Tally) -> Vec<Line> {
 }
 
 fn next_steps() -> Vec<Line> {
-    let step = |command: &str, what: &str| {
-        Line::of(Ink::Host, format!("  cargo run -- {command:<40}")).then(Ink::Faint, what)
-    };
+    let step =
+        |command: &str, what: &str| Line::of(Ink::Host, format!("  cargo run -- {command:<24}")).then(Ink::Faint, what);
     vec![
         Line::of(Ink::Bold, "What to try next"),
-        step("policy build", "compile policies; drop your own into policies/"),
-        step("serve -c host/examples/backstop.yaml", "a host of your own"),
-        step("dead list", "its dead letters; redrive them when the vendor is well again"),
-        Line::of(Ink::Faint, "  The routes you have just seen: host/examples/demo.yaml"),
+        step("policy build", "compiles what is in policies/; a host takes up each new file by itself"),
+        step("serve -c backstop.yaml", "a host of your own: host/examples/ shows what to write"),
+        step("dead list", "what that host gave up; `dead redrive` tries again"),
+        Line::of(Ink::Faint, "  The routes of this demo, explained: host/examples/demo.yaml"),
     ]
 }
