@@ -2,7 +2,6 @@
 //! enough; what happens is drawn, or told line by line.
 
 use std::collections::BTreeMap;
-use std::io::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,7 +18,7 @@ use crate::watch::Event;
 
 use super::asking::{self, AlarmNow, RouteNow};
 use super::board::{Board, Pace, wait};
-use super::ink::{Ink, Line};
+use super::ink::{Ink, Line, Paper};
 use super::screen::{Screen, Size};
 use super::traffic::Traffic;
 
@@ -49,19 +48,9 @@ impl View {
 
     fn tell(&self, line: Option<&Line>) {
         if let (Self::Plain, Some(line)) = (self, line) {
-            say(line, false);
+            Paper::PLAIN.say(line);
         }
     }
-}
-
-/// Prints a line. Standard output may be gone, and then there is nobody to tell.
-pub(super) fn say(line: &Line, coloured: bool) {
-    say_within(line, usize::MAX, coloured);
-}
-
-/// Prints as much of a line as fits into `width` columns.
-pub(super) fn say_within(line: &Line, width: usize, coloured: bool) {
-    let _ = writeln!(std::io::stdout(), "{}", line.paint(width, coloured));
 }
 
 /// SIGINT and SIGTERM.
@@ -129,7 +118,7 @@ impl Watching<'_> {
                     }
                     if matches!(view, View::Plain) && board.elapsed >= next_status {
                         next_status += STATUS;
-                        say(&status(board), false);
+                        Paper::PLAIN.say(&status(board));
                     }
                 }
                 _ = resized.recv() => if let View::Screen(screen) = view {

@@ -109,10 +109,10 @@ fn failures(circumstances: &Circumstances<'_>) -> Vec<Line> {
     let mut lines = vec![Line::of(Ink::Bold, "What went wrong, and what was done about it")];
     let width =
         |of: fn(&Kind) -> &str| circumstances.failures.keys().map(|kind| of(kind).chars().count()).max().unwrap_or(0);
-    let (outcomes, thens) = (width(|kind| outcome(kind)), width(|kind| then(kind)));
+    let (routes, outcomes, thens) = (width(|kind| &kind.route), width(outcome), width(then));
     for (kind, failure) in circumstances.failures.iter().take(KINDS) {
         lines.push(
-            Line::of(Ink::Plain, format!("  {:<14}{:>5} × ", kind.route, failure.count))
+            Line::of(Ink::Plain, format!("  {:<routes$} {:>5} × ", kind.route, failure.count))
                 .then(Ink::Plain, format!("{:<outcomes$} → ", outcome(kind)))
                 .then(ink(kind), format!("{:<thens$}  ", then(kind)))
                 .then(Ink::Faint, failure.reason.clone()),
@@ -125,8 +125,7 @@ fn failures(circumstances: &Circumstances<'_>) -> Vec<Line> {
     if let Some(fuel) = fuel.checked_div(*asked) {
         let median = circumstances.policies.median().as_micros();
         let text = format!(
-            "  WebAssembly policies decided {asked} times, in {median} µs (the median) and {fuel} instructions (the \
-             average); {failed} failed."
+            "  WebAssembly policies decided {asked} times: {median} µs (median), {fuel} instructions (mean), {failed} failures."
         );
         lines.push(Line::of(Ink::Faint, text));
     }
@@ -228,8 +227,8 @@ fn next_steps() -> Vec<Line> {
         |command: &str, what: &str| Line::of(Ink::Host, format!("  cargo run -- {command:<24}")).then(Ink::Faint, what);
     vec![
         Line::of(Ink::Bold, "What to try next"),
-        step("policy build", "compiles what is in policies/; a host takes up each new file by itself"),
-        step("serve -c backstop.yaml", "a host of your own: host/examples/ shows what to write"),
+        step("policy build", "your own too: a running host takes up each new file"),
+        step("serve -c backstop.yaml", "a host of your own; host/examples/ shows what to write"),
         step("dead list", "what that host gave up; `dead redrive` tries again"),
         Line::of(Ink::Faint, "  The routes of this demo, explained: host/examples/demo.yaml"),
     ]
