@@ -39,6 +39,12 @@ const FLOWS: [(&str, f64); 8] = [
     ("legacy", 2.0),
 ];
 
+/// The routes that are sent to.
+#[cfg(test)]
+pub(super) fn routes() -> impl Iterator<Item = &'static str> {
+    FLOWS.iter().map(|(route, _)| *route)
+}
+
 /// A message that was sent, and what the host said of it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Sent {

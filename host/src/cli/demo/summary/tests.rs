@@ -65,9 +65,10 @@ impl Story {
 fn a_story_without_a_loss_adds_up() {
     let account = Story::good().account();
     assert!(account.is_good());
-    let total = Tally { delivered: 3, rerouted: 1, answered: 1, dead: 1, dropped: 1, queued: 1, refused: 1, sent: 8, lost: 0 };
+    let total = Tally { delivered: 3, answered: 1, dead: 1, dropped: 1, queued: 1, refused: 1, sent: 8, lost: 0 };
     assert_eq!(account.total(), total);
     assert_eq!(account.confirmed, 3);
+    assert_eq!(account.rerouted, [(("ledger", "ledger-backup".to_owned()), 1)].into());
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::super::board::{Failure, Kind};
+use super::super::board::{Failure, Kind, Questions};
 use super::super::ink::{Ink, Line};
 use super::{Account, Tally};
 
@@ -22,6 +22,8 @@ pub(in super::super) struct Circumstances<'a> {
     pub(in super::super) interrupted: bool,
     /// What went wrong, by kind.
     pub(in super::super) failures: &'a BTreeMap<Kind, Failure>,
+    /// What the policies were asked.
+    pub(in super::super) policies: &'a Questions,
     /// Failures that were not seen.
     pub(in super::super) missed: u64,
     /// What the pager was told.
@@ -76,23 +78,23 @@ fn table(account: &Account, total: &Tally) -> Vec<Line> {
             let figure = of(tally);
             let shown = if figure == 0 && !signs { Ink::Faint } else { *ink };
             line = line.then(Ink::Faint, format!("{:>2}", if signs { sign(index) } else { "" }));
-            line = line.then(shown, format!("{figure:>10}"));
+            line = line.then(shown, format!("{figure:>9}"));
         }
         line
     };
     let mut heading = Line::of(Ink::Faint, format!("  {:<10}", "route"));
     for (name, ..) in &columns {
-        heading = heading.then(Ink::Faint, format!("{name:>12}"));
+        heading = heading.then(Ink::Faint, format!("{name:>11}"));
     }
     let mut lines = vec![heading];
     for (route, tally) in &account.routes {
-        let mut line = row(route, tally, false);
-        if tally.rerouted > 0 {
-            line = line.then(Ink::Instead, format!("  {} by way of its fallback route", tally.rerouted));
-        }
-        lines.push(line);
+        lines.push(row(route, tally, false));
     }
     lines.push(row("total", total, true));
+    for ((from, to), count) in &account.rerouted {
+        let text = format!("  {from}: {count} of these were delivered by its fallback route, {to}.");
+        lines.push(Line::of(Ink::Faint, text));
+    }
     let mut note = |figure: u64, text: &str| {
         if figure > 0 {
             lines.push(Line::of(Ink::Faint, format!("  {text}")));
@@ -105,11 +107,12 @@ fn table(account: &Account, total: &Tally) -> Vec<Line> {
 
 fn failures(circumstances: &Circumstances<'_>) -> Vec<Line> {
     let mut lines = vec![Line::of(Ink::Bold, "What went wrong, and what was done about it")];
-    let width = |of: fn(&Kind) -> &str| circumstances.failures.keys().map(|kind| of(kind).chars().count()).max().unwrap_or(0);
-    let (outcomes, thens) = (width(|kind| outcome(kind)), width(|kind| then(kind)));
+    let width =
+        |of: fn(&Kind) -> &str| circumstances.failures.keys().map(|kind| of(kind).chars().count()).max().unwrap_or(0);
+    let (routes, outcomes, thens) = (width(|kind| &kind.route), width(outcome), width(then));
     for (kind, failure) in circumstances.failures.iter().take(KINDS) {
         lines.push(
-            Line::of(Ink::Plain, format!("  {:<14}{:>5} × ", kind.route, failure.count))
+            Line::of(Ink::Plain, format!("  {:<routes$} {:>5} × ", kind.route, failure.count))
                 .then(Ink::Plain, format!("{:<outcomes$} → ", outcome(kind)))
                 .then(ink(kind), format!("{:<thens$}  ", then(kind)))
                 .then(Ink::Faint, failure.reason.clone()),
@@ -118,8 +121,19 @@ fn failures(circumstances: &Circumstances<'_>) -> Vec<Line> {
     if circumstances.failures.len() > KINDS {
         lines.push(Line::of(Ink::Faint, format!("  and {} further kinds", circumstances.failures.len() - KINDS)));
     }
+    let Questions { asked, failed, fuel, .. } = circumstances.policies;
+    if let Some(fuel) = fuel.checked_div(*asked) {
+        let median = circumstances.policies.median().as_micros();
+        let text = format!(
+            "  WebAssembly policies decided {asked} times: {median} µs (median), {fuel} instructions (mean), {failed} failures."
+        );
+        lines.push(Line::of(Ink::Faint, text));
+    }
     if circumstances.missed > 0 {
-        lines.push(Line::of(Ink::Faint, format!("  ({} events came too fast to be counted here)", circumstances.missed)));
+        lines.push(Line::of(
+            Ink::Faint,
+            format!("  ({} events came too fast to be counted here)", circumstances.missed),
+        ));
     }
     lines
 }
@@ -209,14 +223,13 @@ fn check(account: &Account, total: &Tally) -> Vec<Line> {
 }
 
 fn next_steps() -> Vec<Line> {
-    let step = |command: &str, what: &str| {
-        Line::of(Ink::Host, format!("  cargo run -- {command:<40}")).then(Ink::Faint, what)
-    };
+    let step =
+        |command: &str, what: &str| Line::of(Ink::Host, format!("  cargo run -- {command:<24}")).then(Ink::Faint, what);
     vec![
         Line::of(Ink::Bold, "What to try next"),
-        step("policy build", "compile policies; drop your own into policies/"),
-        step("serve -c host/examples/backstop.yaml", "a host of your own"),
-        step("dead list", "its dead letters; redrive them when the vendor is well again"),
-        Line::of(Ink::Faint, "  The routes you have just seen: host/examples/demo.yaml"),
+        step("policy build", "your own too: a running host takes up each new file"),
+        step("serve -c backstop.yaml", "a host of your own; host/examples/ shows what to write"),
+        step("dead list", "what that host gave up; `dead redrive` tries again"),
+        Line::of(Ink::Faint, "  The routes of this demo, explained: host/examples/demo.yaml"),
     ]
 }
