@@ -14,7 +14,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::header;
+use http::{HeaderMap, header};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -80,16 +80,19 @@ async fn nothing_here(request: Request) -> Response {
 /// Lets in who shows the token; without one, who names this machine itself in `Host`, so that no page of another
 /// site can reach a loopback listener under a name of its own (DNS rebinding).
 async fn guard(Shared(admin): Shared<Arc<Admin>>, request: Request, next: Next) -> Response {
-    let field = |name| request.headers().get(name).map_or(&b""[..], |value| value.as_bytes());
-    let refusal = match &admin.token {
+    match refusal(admin.token.as_ref(), request.headers()) {
+        Some(detail) => Problem::new(Kind::Unauthorized, detail).answer(request.uri().path()),
+        None => next.run(request).await,
+    }
+}
+
+fn refusal(token: Option<&Secret>, headers: &HeaderMap) -> Option<&'static str> {
+    let field = |name| headers.get(name).map_or(&b""[..], |value: &http::HeaderValue| value.as_bytes());
+    match token {
         Some(token) if same_bytes(field(header::AUTHORIZATION), format!("Bearer {}", token.expose()).as_bytes()) => None,
         Some(_) => Some("send `Authorization: Bearer …` with the admin token"),
         None if names_loopback(&String::from_utf8_lossy(field(header::HOST))) => None,
         None => Some("without an admin token, only http://127.0.0.1, http://[::1] and http://localhost are served"),
-    };
-    match refusal {
-        Some(detail) => Problem::new(Kind::Unauthorized, detail).answer(request.uri().path()),
-        None => next.run(request).await,
     }
 }
 

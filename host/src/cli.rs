@@ -9,13 +9,15 @@ mod policy;
 mod send;
 mod serve;
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use url::Url;
 
-use crate::dispatch::ApiClient;
+use crate::config::Secret;
+use crate::dispatch::HostClient;
 
 /// Runs the retry loop for HTTP calls; sandboxed WebAssembly policies decide.
 #[derive(Parser, Debug)]
@@ -72,21 +74,32 @@ enum Command {
 #[derive(Args, Debug)]
 struct AdminArgs {
     /// The admin API of the running host.
-    #[arg(long, default_value = "127.0.0.1:8081", value_name = "ADDRESS")]
-    admin: SocketAddr,
+    #[arg(long, default_value = "http://127.0.0.1:8081", value_name = "URL", value_parser = host_url)]
+    admin: Url,
     /// A file that holds the admin token, where the host asks for one.
     #[arg(long, value_name = "FILE")]
     admin_token_file: Option<PathBuf>,
 }
 
 impl AdminArgs {
-    fn client(&self) -> anyhow::Result<ApiClient> {
+    async fn client(&self) -> anyhow::Result<HostClient> {
         let token = match &self.admin_token_file {
-            Some(file) => Some(crate::config::Secret::from_file(file)?),
+            Some(file) => {
+                let text = tokio::fs::read_to_string(file).await;
+                let text = text.with_context(|| format!("failed to read the admin token from {}", file.display()))?;
+                Some(Secret::new(text.trim_end()))
+            }
             None => None,
         };
-        Ok(ApiClient::new(self.admin, token)?)
+        Ok(HostClient::new(self.admin.clone(), token.as_ref())?)
     }
+}
+
+/// Reads where a host is: a URL, or an address alone.
+fn host_url(text: &str) -> Result<Url, String> {
+    let url = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
+    let url = Url::parse(&url).map_err(|error| format!("{error}; write an address such as 127.0.0.1:8081"))?;
+    if url.has_host() { Ok(url) } else { Err("write an address such as 127.0.0.1:8081".to_owned()) }
 }
 
 /// Carries a command out.

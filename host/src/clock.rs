@@ -128,3 +128,99 @@ impl Stopwatch {
         self.0.elapsed()
     }
 }
+
+/// A clock that a test drives: time stands still until everything waits, and then jumps to the next moment anybody
+/// waits for. A day of retries takes milliseconds.
+#[cfg(test)]
+pub(crate) mod driven {
+    use std::sync::{Mutex, PoisonError};
+
+    use tokio::sync::oneshot;
+
+    use super::{Chance, Clock, Duration, Timestamp, async_trait};
+
+    /// When the clock starts.
+    pub(crate) const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
+
+    /// The clock. For one-threaded runtimes, and tasks that wait only for it and for one another.
+    pub(crate) struct DrivenClock(Mutex<Driven>);
+
+    struct Driven {
+        now: Timestamp,
+        sleepers: Vec<(Timestamp, oneshot::Sender<()>)>,
+        chance: f64,
+    }
+
+    impl DrivenClock {
+        pub(crate) fn new() -> Self {
+            Self(Mutex::new(Driven { now: START, sleepers: Vec::new(), chance: 0.5 }))
+        }
+
+        /// Lets time pass until `done` holds.
+        ///
+        /// Panics when nobody waits for anything any more, or after 10,000 jumps.
+        pub(crate) async fn until(&self, what: &str, mut done: impl FnMut() -> bool) {
+            for _ in 0..10_000 {
+                // Every task that can go on does, before time does.
+                for _ in 0..50 {
+                    tokio::task::yield_now().await;
+                }
+                if done() {
+                    return;
+                }
+                let mut driven = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+                driven.sleepers.retain(|(_, sleeper)| !sleeper.is_closed());
+                let Some(next) = driven.sleepers.iter().map(|(moment, _)| *moment).min() else {
+                    panic!("nobody waits for anything any more, and still not: {what}");
+                };
+                driven.now = driven.now.max(next);
+                let now = driven.now;
+                let (due, later) = driven.sleepers.drain(..).partition(|(moment, _)| *moment <= now);
+                driven.sleepers = later;
+                for (_, sleeper) in due {
+                    let _ = sleeper.send(());
+                }
+            }
+            panic!("a long time has passed, and still not: {what}");
+        }
+
+        /// Lets `length` pass.
+        pub(crate) async fn pass(&self, length: Duration) {
+            let until = self.now().after(length);
+            let reached = self.sleep_until(until);
+            tokio::pin!(reached);
+            let mut over = false;
+            while !over {
+                tokio::select! {
+                    biased;
+                    () = &mut reached => over = true,
+                    () = self.until("time passes", || self.now() >= until) => {}
+                }
+            }
+        }
+    }
+
+    #[async_trait]
+    impl Clock for DrivenClock {
+        fn now(&self) -> Timestamp {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).now
+        }
+
+        async fn sleep_until(&self, moment: Timestamp) {
+            let woken = {
+                let mut driven = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+                if driven.now >= moment {
+                    return;
+                }
+                let (sleeper, woken) = oneshot::channel();
+                driven.sleepers.push((moment, sleeper));
+                woken
+            };
+            let _ = woken.await;
+        }
+
+        fn chance(&self) -> Chance {
+            Chance::new(self.0.lock().unwrap_or_else(PoisonError::into_inner).chance)
+        }
+    }
+}

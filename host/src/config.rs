@@ -1,319 +1,131 @@
-//! The configuration: YAML → raw twin → [`Config`], a type that cannot be wrong.
+//! The configuration: YAML → tree with lines → raw twin → [`Config`], a type that cannot be wrong.
 //!
 //! Only this module reads the environment (`${env:NAME}`) and the files that secrets live in (`${file:PATH}`). Every
-//! mistake is reported in one go, with its line and what to write instead ([`Problems`]).
+//! mistake is reported in one go, with its line and what to write instead ([`Problems`]): the tree ([`tree`]) finds
+//! duplicate keys, the reader unknown keys and wrong types, the resolver limits that cannot be and names that lead
+//! nowhere. Refused: files beyond 1 MiB, and whatever the file does not say in so many words. A value that came from
+//! the environment or from a file is never quoted.
 
-use std::collections::BTreeMap;
-use std::fmt;
-use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
+mod defaults;
+mod describe;
+mod interpolate;
+mod problem;
+mod raw;
+mod reader;
+mod resolve;
+mod resolved;
+mod sources;
+mod tree;
+mod units;
 
-use http::{HeaderName, HeaderValue};
-use ipnet::IpNet;
-use url::Url;
+#[cfg(test)]
+mod tests;
 
-use crate::message::{Envelope, Fallback, RouteName};
+use std::io::Read;
+use std::path::Path;
 
-/// Everything the host is told.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// Where messages come in. Default `127.0.0.1:8080`.
-    pub listen: SocketAddr,
-    /// The admin API. Default `127.0.0.1:8081`.
-    pub admin: Admin,
-    /// Where messages are kept. Default `sqlite:backstop.db`, relative to the configuration file's folder.
-    pub store: StoreUrl,
-    /// The folder of policies. Default `./policies`, relative to the configuration file's folder.
-    pub policies: PathBuf,
-    /// How long a shutdown waits for what is in flight. Default 10 s.
-    pub shutdown_grace: Duration,
-    /// How long finished messages are kept to be looked at. Default 24 h.
-    pub keep_finished: Duration,
-    /// Requests served at once by the ingress; one more is answered 503. Default 4096.
-    pub max_in_flight: usize,
-    /// The routes by name.
-    pub routes: BTreeMap<RouteName, Arc<Route>>,
-}
+pub use interpolate::{Machine, Surroundings};
+pub use problem::{Problem, Problems};
+pub use resolved::{
+    Admin, Alarm, Auth, Config, Destination, Idempotency, Isolation, Mode, OnPolicyFailure, PolicyBinding,
+    PolicyLimits, Route, Secret, SecretHeader, StoreUrl,
+};
+pub use sources::Sources;
 
-/// The admin listener.
-#[derive(Clone, Debug)]
-pub struct Admin {
-    /// Where it listens.
-    pub listen: SocketAddr,
-    /// The bearer token asked of every caller. Required when `listen` is not a loopback address.
-    pub token: Option<Secret>,
-}
+use interpolate::Interpolator;
+use problem::{Findings, Place};
+use raw::RawConfig;
+use reader::Reader;
+use resolve::Resolver;
 
-/// Where messages are kept.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum StoreUrl {
-    /// An embedded SQLite database in this file.
-    Sqlite(PathBuf),
-}
+/// The longest configuration: 1 MiB.
+const MAX_FILE: usize = 1 << 20;
 
-/// Where a request goes and what is done when that fails.
-#[derive(Clone, Debug)]
-pub struct Route {
-    /// Its name, as in `/r/{route}/…`.
-    pub name: RouteName,
-    /// Where its messages go.
-    pub destination: Destination,
-    /// Whether the caller waits.
-    pub mode: Mode,
-    /// The policy that judges its outcomes; none leaves it to the standard rule.
-    pub policy: Option<PolicyBinding>,
-    /// The limits on any verdict, and the backoff.
-    pub envelope: Envelope,
-    /// What to answer when attempts are exhausted and the policy offers nothing.
-    pub fallback: Option<Fallback>,
-    /// When to raise an alarm.
-    pub alarm: Option<Alarm>,
-    /// How long its dead letters (and messages answered by fallback) are kept. Default 14 d.
-    pub keep_dead: Duration,
-    /// Attempts at once. Default 64.
-    pub concurrency: usize,
-    /// Messages waiting at once; one more is answered 503. Default 100,000.
-    pub max_queued: usize,
-    /// The longest request body, in bytes; a longer one is answered 413. Default 1 MiB.
-    pub body_limit: usize,
-    /// What is done about `Idempotency-Key`.
-    pub idempotency: Idempotency,
-}
+impl Config {
+    /// Reads the configuration at `path`; paths in it are relative to its folder. Blocks on files.
+    ///
+    /// # Errors
+    /// Every mistake in it, in order of line.
+    pub fn load(path: &Path) -> Result<Self, Problems> {
+        let base_dir = path.parent().unwrap_or(Path::new(""));
+        let text = read(path).map_err(|message| {
+            let problem = Problem { line: None, key: String::new(), message };
+            Problems { file: path.to_path_buf(), problems: vec![problem] }
+        })?;
+        Self::parse(&text, path, base_dir)
+    }
 
-/// Whether the caller waits for the answer.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Mode {
-    /// It waits, at most `deadline`.
-    Sync {
-        /// The total time from request to answer. Default 30 s.
-        deadline: Duration,
-    },
-    /// It gets 202 once the message is on disk.
-    Async,
-    /// As sync for `attempts` attempts within `deadline`; a retryable failure is then stored and answered 202.
-    SyncThenAsync {
-        /// The total time from request to answer. Default 30 s.
-        deadline: Duration,
-        /// Attempts made while the caller waits. Default 1.
-        attempts: u32,
-    },
-}
+    /// Reads the configuration `text`, which came from `file`, in the machine's own surroundings; paths in it are
+    /// relative to `base_dir`.
+    ///
+    /// # Errors
+    /// Every mistake in it, in order of line.
+    pub fn parse(text: &str, file: &Path, base_dir: &Path) -> Result<Self, Problems> {
+        Self::parse_in(text, file, base_dir, &Machine)
+    }
 
-impl Mode {
-    /// Its name in YAML.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Sync { .. } => "sync",
-            Self::Async => "async",
-            Self::SyncThenAsync { .. } => "sync_then_async",
+    /// The same in the surroundings given.
+    ///
+    /// # Errors
+    /// Every mistake in it, in order of line.
+    pub fn parse_in(
+        text: &str,
+        file: &Path,
+        base_dir: &Path,
+        surroundings: &dyn Surroundings,
+    ) -> Result<Self, Problems> {
+        let findings = Findings::default();
+        let config = Self::build(text, file, base_dir, surroundings, &findings);
+        match (findings.into_problems(file), config) {
+            (None, Some(config)) => Ok(config),
+            (Some(problems), _) => Err(problems),
+            // Nothing is given up without a reason reported; should it ever be, that is no configuration either.
+            (None, None) => {
+                let message = "cannot be read".to_owned();
+                let problem = Problem { line: None, key: String::new(), message };
+                Err(Problems { file: file.to_path_buf(), problems: vec![problem] })
+            }
         }
     }
-}
 
-/// Where a route's messages go.
-#[derive(Clone, Debug)]
-pub struct Destination {
-    /// The URL that the caller's path is appended to: `http` or `https`, no user info, no fragment.
-    pub url: Url,
-    /// The time one attempt may take, from connecting to the last byte read. Default 10 s.
-    pub timeout: Duration,
-    /// The hard cap on an answer's body, in bytes. Default 1 MiB.
-    pub response_limit: usize,
-    /// How attempts identify themselves.
-    pub auth: Option<Auth>,
-    /// Header fields set on every attempt, in place of the caller's of the same name.
-    pub headers: Vec<(HeaderName, SecretHeader)>,
-    /// Networks its name may resolve to, beside global addresses and the address the URL itself names.
-    pub allow: Vec<IpNet>,
-}
-
-impl Destination {
-    /// What a hold or a `Retry-After` speaks for: the URL's scheme, host and port.
-    pub fn origin(&self) -> String {
-        self.url.origin().ascii_serialization()
-    }
-}
-
-/// How attempts identify themselves to the destination.
-#[derive(Clone, Debug)]
-pub enum Auth {
-    /// A fixed header field.
-    Header {
-        /// The field's name.
-        name: HeaderName,
-        /// Its value.
-        value: SecretHeader,
-    },
-    /// RFC 7617.
-    Basic {
-        /// The user's name.
-        username: String,
-        /// The password.
-        password: Secret,
-    },
-    /// RFC 6749 §4.4, with `client_secret_basic`; the token is renewed when it expires or a policy says
-    /// *reauthenticate*.
-    ClientCredentials {
-        /// The token endpoint. Held to the same address rule as the destination.
-        token_url: Url,
-        /// The client's id.
-        client_id: String,
-        /// The client's secret.
-        client_secret: Secret,
-        /// The scope asked for.
-        scope: Option<String>,
-        /// Further form parameters, such as `audience`.
-        params: Vec<(String, String)>,
-    },
-}
-
-/// Which policy judges, and how it is set up.
-#[derive(Clone, Debug, PartialEq)]
-pub struct PolicyBinding {
-    /// Its name: `policies/NAME.wasm`.
-    pub name: String,
-    /// The route's `policy_config`; `null` when there is none.
-    pub config: serde_json::Value,
-    /// What decides when the policy gives no usable answer.
-    pub on_failure: OnPolicyFailure,
-    /// What one question may cost.
-    pub limits: PolicyLimits,
-    /// Whether every question gets a new instance.
-    pub isolation: Isolation,
-}
-
-/// What decides when a policy traps, runs out of fuel or answers nonsense.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum OnPolicyFailure {
-    /// The built-in standard rule.
-    #[default]
-    Standard,
-    /// Try again by the route's backoff, whatever the outcome was.
-    Retry,
-    /// Put the message aside for a person.
-    DeadLetter,
-}
-
-/// Whether instances are reused.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Isolation {
-    /// An instance answers many questions, until one of them fails.
-    #[default]
-    Reuse,
-    /// Every question gets a new instance.
-    Fresh,
-}
-
-/// What one question to a policy may cost.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct PolicyLimits {
-    /// Fuel, in wasmtime's units (about one per instruction). Default 10,000,000.
-    pub fuel: u64,
-    /// Linear memory, in bytes. Default 16 MiB.
-    pub memory: usize,
-    /// Wall-clock backstop. Default 100 ms.
-    pub time: Duration,
-    /// Bytes of strings and lists in one answer. Default 1 MiB.
-    pub output: usize,
-}
-
-impl Default for PolicyLimits {
-    fn default() -> Self {
-        Self { fuel: 10_000_000, memory: 16 << 20, time: Duration::from_millis(100), output: 1 << 20 }
-    }
-}
-
-/// When to raise an alarm: the share of failed attempts on a route over a window.
-#[derive(Clone, Debug)]
-pub struct Alarm {
-    /// The share, 0 to 1, at or above which it fires. It clears below half of that.
-    pub error_rate: f64,
-    /// The window. Default 1 min.
-    pub window: Duration,
-    /// Attempts in the window below which nothing is said. Default 20.
-    pub min_requests: u32,
-    /// Where a notice is POSTed, if anywhere.
-    pub notify: Option<Url>,
-}
-
-/// What a route does about `Idempotency-Key`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Idempotency {
-    /// Whether a request without one is refused with 400.
-    pub required: bool,
-    /// How long keys are kept. Default 24 h.
-    pub keep: Duration,
-}
-
-/// Text that is never shown: its `Debug` and `Display` say `***`.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Wraps `text`.
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
+    /// The JSON Schema of the file, for editors. Looser than [`Config::load`], which also knows what must fit
+    /// together.
+    pub fn json_schema() -> serde_json::Value {
+        schemars::schema_for!(RawConfig).to_value()
     }
 
-    /// The text itself, for the one place that sends it.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
-
-impl fmt::Display for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("***")
-    }
-}
-
-/// A header value that may hold a secret. Its `Debug` says `Sensitive`.
-pub type SecretHeader = HeaderValue;
-
-/// A mistake in the configuration, where it is and how to mend it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    /// The line in the file, from 1; none for a mistake of the whole file.
-    pub line: Option<usize>,
-    /// The key it concerns, such as `routes.orders.retry.max_delay`; empty for the whole file.
-    pub key: String,
-    /// What is wrong, and what to write instead. Never holds a secret.
-    pub message: String,
-}
-
-/// All the mistakes found, in order of line.
-#[derive(Clone, Debug, thiserror::Error)]
-pub struct Problems {
-    /// The file they are in.
-    pub file: PathBuf,
-    /// The mistakes; never empty.
-    pub problems: Vec<Problem>,
-}
-
-impl fmt::Display for Problems {
-    /// One line each: `backstop.yaml:12: routes.orders.retry.max_delay: …`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, problem) in self.problems.iter().enumerate() {
-            if index > 0 {
-                writeln!(f)?;
-            }
-            write!(f, "{}:", self.file.display())?;
-            if let Some(line) = problem.line {
-                write!(f, "{line}:")?;
-            }
-            if !problem.key.is_empty() {
-                write!(f, " {}:", problem.key)?;
-            }
-            write!(f, " {}", problem.message)?;
+    fn build(
+        text: &str,
+        file: &Path,
+        base_dir: &Path,
+        surroundings: &dyn Surroundings,
+        findings: &Findings,
+    ) -> Option<Self> {
+        if text.len() > MAX_FILE {
+            findings.report_file(None, TOO_LONG);
+            return None;
         }
-        Ok(())
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        let mut interpolator = Interpolator::new(surroundings, base_dir);
+        let root = tree::grow(text, &mut interpolator, findings)?;
+        let reader = Reader { node: &root, line: root.line, place: &Place::ROOT, findings };
+        let raw: RawConfig = reader.read()?;
+        Resolver { root: &root, findings, base_dir, file }.config(raw)
     }
+}
+
+const TOO_LONG: &str = "is longer than 1 MiB, the most that a configuration may be";
+
+/// The file's text.
+fn read(path: &Path) -> Result<String, String> {
+    let open = || -> std::io::Result<Vec<u8>> {
+        let mut content = Vec::new();
+        std::fs::File::open(path)?.take(MAX_FILE as u64 + 1).read_to_end(&mut content)?;
+        Ok(content)
+    };
+    let content = open().map_err(|error| format!("cannot be read: {error}"))?;
+    if content.len() > MAX_FILE {
+        return Err(TOO_LONG.to_owned());
+    }
+    String::from_utf8(content).map_err(|_| "is not UTF-8: save it as such".to_owned())
 }

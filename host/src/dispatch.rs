@@ -3,6 +3,19 @@
 //! It decides nothing: it never retries, never follows a redirect, and reads no more than it was told to. Only this
 //! module knows reqwest.
 
+pub mod target;
+pub mod fields;
+pub mod guard;
+pub mod clients;
+pub mod credentials;
+pub mod http;
+mod answer;
+mod fault;
+pub mod notify;
+pub mod client;
+#[cfg(test)]
+pub(crate) mod vendor;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +23,12 @@ use async_trait::async_trait;
 
 use crate::config::{Destination, Route};
 use crate::message::{MessageId, Outcome, Request};
+
+pub use self::client::HostClient;
+pub use self::clients::{Clients, ClientsError};
+pub use self::http::HttpTransport;
+pub use self::notify::Notifier;
+pub use self::target::{BadPath, joined};
 
 /// A seam: how an attempt reaches its destination.
 #[async_trait]

@@ -16,11 +16,11 @@ use crate::alarm::Alarms;
 use crate::attempt::Attempts;
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, StoreUrl};
-use crate::dispatch::{HttpTransport, Notifier, Transport};
+use crate::dispatch::{Clients, ClientsError, HttpTransport, Notifier, Transport};
 use crate::ingress::{self, Ingress};
 use crate::listener;
 use crate::message::{MessageId, RouteName, State};
-use crate::policy::Catalog;
+use crate::policy::{Catalog, PolicyProblems};
 use crate::queue::{Holds, Lane, Queue};
 use crate::store::{Owner, Retention, SqliteStore, Store, StoreError};
 use crate::watch::Watch;
@@ -64,10 +64,10 @@ pub enum StartError {
     },
     /// Policies that routes name are missing, broken, or refuse their configuration.
     #[error("failed to load the policies:\n{0}")]
-    Policies(String),
+    Policies(#[from] PolicyProblems),
     /// The client for destinations could not be built.
     #[error("failed to set up the HTTP client")]
-    Transport(#[source] Box<dyn std::error::Error + Send + Sync>),
+    Clients(#[from] ClientsError),
     /// An address could not be listened on.
     #[error("failed to listen on {address} (`{key}`)")]
     Listen {
@@ -101,14 +101,12 @@ impl Engine {
         // A name of its own for every start: what an earlier one held is free again.
         let owner = Owner(MessageId::new(now).to_string());
 
-        let bindings = config.routes.values().map(|route| (route.name.clone(), route.policy.clone())).collect();
-        let catalog = Catalog::open(&config.policies, bindings, Arc::clone(&clock))
-            .await
-            .map_err(|problems| StartError::Policies(problems.to_string()))?;
+        let bindings = config.routes.values().map(|route| (route.name.clone(), route.policy.clone()));
+        let catalog = Arc::new(Catalog::open(&config.policies, bindings, Arc::clone(&clock)).await?);
         let StoreUrl::Sqlite(path) = &config.store;
         let store_error = |source| StartError::Store { path: path.display().to_string(), source };
         let store = Arc::new(SqliteStore::open(path).map_err(store_error)?);
-        let recovered = store.recover(&owner, now).await.map_err(store_error)?;
+        let recovered = store.recover(owner.clone(), now).await.map_err(store_error)?;
         let tally = store.tally().await.map_err(store_error)?;
         let holds = Arc::new(Holds::new(store.holds(now).await.map_err(store_error)?));
 
@@ -122,10 +120,9 @@ impl Engine {
         let stop_rest = CancellationToken::new();
         let (intake, chains, rest) = (TaskTracker::new(), TaskTracker::new(), TaskTracker::new());
 
-        let transport = Arc::new(
-            HttpTransport::new(Arc::clone(&clock)).map_err(|error| StartError::Transport(Box::new(error)))?,
-        );
-        let notifier = Notifier::start(Arc::clone(&clock), &rest, stop_rest.clone());
+        let clients = Arc::new(Clients::new()?);
+        let transport = Arc::new(HttpTransport::new(Arc::clone(&clients), Arc::clone(&clock)));
+        let notifier = Notifier::start(clients, Arc::clone(&clock), &rest, stop_rest.clone());
         let alarms = Arc::new(Alarms::new(config.routes.values(), notifier));
         let watch = Arc::new(Watch::new(config.routes.keys()));
         let attempts = Arc::new(Attempts::new(
@@ -174,8 +171,14 @@ impl Engine {
         }));
         intake.spawn(listener::serve(ingress_listener, ingress, Arc::clone(&clock), stop.clone()));
         rest.spawn(listener::serve(admin_listener, admin, Arc::clone(&clock), stop_rest.clone()));
-        rest.spawn(catalog.run(stop_rest.clone()));
-        rest.spawn(alarms.run(Arc::clone(&clock), stop_rest.clone()));
+        rest.spawn({
+            let stop = stop_rest.clone();
+            async move { catalog.run(stop).await }
+        });
+        rest.spawn({
+            let (clock, stop) = (Arc::clone(&clock), stop_rest.clone());
+            async move { alarms.run(&*clock, stop).await }
+        });
         rest.spawn(sweep(Arc::clone(&store), retention(config), Arc::clone(&clock), stop_rest.clone()));
         let queue = rest.spawn(queue.run(config.shutdown_grace));
         tracing::info!(%listen, admin = %admin_address, routes = config.routes.len(), "backstop is listening");
@@ -218,7 +221,9 @@ impl Engine {
         let queued = self.store.tally().await.map_or(0, |tally| {
             tally.iter().filter(|((_, state), _)| !state.is_terminal()).map(|(_, count)| count).sum()
         });
-        self.store.close().await;
+        if let Err(error) = self.store.close().await {
+            tracing::error!(error = &error as &dyn std::error::Error, "the store did not close cleanly; nothing is lost");
+        }
         Stopped { unfinished, queued }
     }
 }

@@ -5,6 +5,8 @@
 
 mod advance;
 mod record;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
 use std::sync::Arc;

@@ -3,11 +3,41 @@
 //! A policy cannot hurt the host: its fuel, memory, time and output are bounded, it imports nothing but the world's
 //! two functions, and a failure of its is an answer like any other (the route's `on_policy_failure`), written on the
 //! attempt.
+//!
+//! The way of a policy: [`load`](inspect) makes a file into a compiled component that keeps to the contract (`v0_1`)
+//! inside the `sandbox`; a [`Judge`] binds it to a route's configuration and asks it, on instances that it keeps at
+//! hand; the [`Catalog`] holds the judge of every route and follows the files as they change. [`build`] makes such
+//! files from guest crates.
+
+mod sandbox;
+mod host;
+mod failure;
+mod v0_1;
+mod schema;
+mod load;
+mod guest;
+mod standard;
+mod judge;
+mod catalog;
+mod watch;
+pub mod build;
+
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
+use serde::Serialize;
+
 use crate::clock::Timestamp;
 use crate::message::Provenance;
+
+pub use catalog::{Catalog, PolicyProblem, PolicyProblems, PolicyStatus, Refusal};
+pub use failure::Failure;
+pub use judge::Judge;
+pub use load::{Description, LoadError, inspect};
+pub use sandbox::{MAX_INSTANCES, MAX_MEMORY, SandboxError};
+pub use schema::Violation;
 
 /// What a policy wants to see.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -45,4 +75,17 @@ pub struct Asked<T> {
     pub answer: T,
     /// Who gave it, and at what cost.
     pub provenance: Provenance,
+}
+
+/// The questions a policy answers itself. The others are answered by the host's own rule, at no cost.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct Hooks {
+    /// Should this message be sent at all?
+    pub admit: bool,
+    /// What does this outcome mean?
+    pub judge: bool,
+    /// What to answer when attempts are exhausted?
+    pub fall_back: bool,
+    /// What does a check-back answer say?
+    pub settle: bool,
 }

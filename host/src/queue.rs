@@ -7,6 +7,8 @@
 mod holds;
 mod lane;
 mod lease;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -2,6 +2,15 @@
 //!
 //! Every method is a whole transaction; none is the first half of a get-then-set. A method returns only when its
 //! change is on disk. Implementations batch: many callers share one commit. They know SQL; nothing else does.
+//!
+//! [`sqlite`] is the embedded default, for one host. Its bounds: 8192 calls that write and 256 that read may wait,
+//! and the bodies of the former may come to 256 MiB; a call beyond that is [`StoreError::Saturated`].
+
+#[cfg(test)]
+mod contract;
+#[cfg(test)]
+pub(crate) mod memory;
+pub mod sqlite;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,6 +20,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
 use crate::message::{Answer, AttemptRecord, Message, MessageId, Progress, RouteName, State};
+
+pub use sqlite::SqliteStore;
 
 /// Who holds a lease: one running host. New at every start.
 #[derive(Clone, PartialEq, Eq, Debug)]

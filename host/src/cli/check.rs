@@ -2,8 +2,11 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 
-use crate::config::Config;
+use crate::clock::SystemClock;
+use crate::config::{Config, Problem, Problems};
+use crate::policy::{Catalog, PolicyProblem};
 
 #[derive(clap::Args, Debug)]
 pub(super) struct Check {
@@ -21,6 +24,49 @@ impl Check {
             println!("{}", serde_json::to_string_pretty(&Config::json_schema())?);
             return Ok(ExitCode::SUCCESS);
         }
-        todo_check(self).await
+        match check(&self.config).await {
+            Ok(config) => {
+                println!("{}", config.describe());
+                println!("# {}: {} routes, no mistakes", self.config.display(), config.routes.len());
+                Ok(ExitCode::SUCCESS)
+            }
+            Err(problems) => {
+                eprintln!("{problems}");
+                let count = problems.problems.len();
+                eprintln!("{count} {}", if count == 1 { "mistake" } else { "mistakes" });
+                Ok(ExitCode::from(2))
+            }
+        }
     }
+}
+
+/// Loads a configuration and every policy its routes use, and holds each route's `policy_config` against them.
+///
+/// # Errors
+/// Every mistake, with its line.
+pub(super) async fn check(file: &std::path::Path) -> Result<Config, Problems> {
+    let config = Config::load(file)?;
+    let bindings = config.routes.values().map(|route| (route.name.clone(), route.policy.clone()));
+    match Catalog::open(&config.policies, bindings, Arc::new(SystemClock)).await {
+        Ok(_) => Ok(config),
+        Err(refused) => {
+            let problems = refused.0.iter().flat_map(|problem| in_the_file(&config, problem)).collect();
+            Err(config.sources.problems(problems))
+        }
+    }
+}
+
+/// A policy's problem, at the line of each route it concerns.
+fn in_the_file(config: &Config, problem: &PolicyProblem) -> Vec<Problem> {
+    let at = |route| {
+        if problem.pointer.is_empty() {
+            config.sources.route_problem(route, "policy", format!("policy `{}`: {}", problem.policy, problem.message))
+        } else if config.sources.holds_secret(route, &problem.pointer) {
+            let message = format!("policy `{}` refuses this value, which came from a variable or a file", problem.policy);
+            config.sources.problem(route, &problem.pointer, message)
+        } else {
+            config.sources.problem(route, &problem.pointer, problem.message.clone())
+        }
+    };
+    problem.routes.iter().map(at).collect()
 }

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::bail;
-use serde_json::json;
+use serde_json::Value;
 
 use super::AdminArgs;
 use super::messages::{List, Show};
@@ -69,8 +69,8 @@ impl Which {
     async fn post(self, path: &str, done: &str) -> anyhow::Result<ExitCode> {
         let named = u64::try_from(self.ids.len())?;
         let selection = self.selection()?;
-        let answer = self.admin.client()?.post(path, &json!(selection)).await?;
-        let count = answer.get(done).and_then(serde_json::Value::as_u64).unwrap_or(0);
+        let answer: Value = self.admin.client().await?.post(path, &selection).await?;
+        let count = answer.get(done).and_then(Value::as_u64).unwrap_or(0);
         println!("{count} {done}");
         if count < named {
             println!("{} left alone: unknown, or not in a state from which it can be {done}", named - count);

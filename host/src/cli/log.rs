@@ -70,8 +70,11 @@ fn write(waiting: &Receiver<Line>, lost: &AtomicU64) {
         for line in std::iter::once(first).chain(waiting.try_iter()) {
             match line {
                 // Standard error may be gone; there is nowhere left to say so.
-                Line::Text(text) => _ = out.write_all(&text),
-                Line::End => return _ = out.flush(),
+                Line::Text(text) => drop(out.write_all(&text)),
+                Line::End => {
+                    let _ = out.flush();
+                    return;
+                }
             }
         }
         let missed = lost.swap(0, Ordering::Relaxed);

@@ -71,21 +71,18 @@ impl Messages {
 
 impl List {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
-        let mut query = form_urlencoded();
-        if let Some(route) = &self.route {
-            query.append_pair("route", route);
-        }
-        if !self.state.is_empty() {
-            query.append_pair("state", &self.state.iter().map(State::as_str).collect::<Vec<_>>().join(","));
-        }
-        if let Some(reason) = &self.reason {
-            query.append_pair("reason", reason);
-        }
-        if let Some(before) = &self.before {
-            query.append_pair("before", &before.to_string());
-        }
-        query.append_pair("limit", &self.limit.to_string());
-        let listed = self.admin.client()?.get(&format!("/v1/messages?{}", query.finish())).await?;
+        let states = self.state.iter().map(|state| state.as_str()).collect::<Vec<_>>().join(",");
+        let before = self.before.map(|id| id.to_string()).unwrap_or_default();
+        let limit = self.limit.to_string();
+        let asked = [
+            ("route", self.route.as_deref().unwrap_or_default()),
+            ("state", &states),
+            ("reason", self.reason.as_deref().unwrap_or_default()),
+            ("before", &before),
+            ("limit", &limit),
+        ];
+        let query: Vec<(&str, &str)> = asked.into_iter().filter(|(_, value)| !value.is_empty()).collect();
+        let listed: Value = self.admin.client().await?.get("/v1/messages", &query).await?;
         if self.json {
             println!("{}", serde_json::to_string_pretty(&listed)?);
             return Ok(ExitCode::SUCCESS);
@@ -118,7 +115,7 @@ impl List {
 
 impl Show {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
-        let shown = self.admin.client()?.get(&format!("/v1/messages/{}", self.id)).await?;
+        let shown: Value = self.admin.client().await?.get(&format!("/v1/messages/{}", self.id), &[]).await?;
         if self.json {
             println!("{}", serde_json::to_string_pretty(&shown)?);
             return Ok(ExitCode::SUCCESS);
@@ -146,10 +143,6 @@ impl Show {
 #[derive(Deserialize)]
 struct Page {
     messages: Vec<Summary>,
-}
-
-fn form_urlencoded() -> url::form_urlencoded::Serializer<'static, String> {
-    url::form_urlencoded::Serializer::new(String::new())
 }
 
 fn print_request(request: &Value) {

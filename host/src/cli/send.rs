@@ -1,12 +1,13 @@
 //! `backstop send`: one request through a running host.
 
-use std::net::SocketAddr;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use url::Url;
 
-use crate::dispatch::ApiClient;
+use super::host_url;
+use crate::dispatch::HostClient;
 
 #[derive(clap::Args, Debug)]
 pub(super) struct Send {
@@ -25,8 +26,8 @@ pub(super) struct Send {
     #[arg(short, long)]
     data: Option<String>,
     /// Where the host takes messages.
-    #[arg(long, default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
-    listen: SocketAddr,
+    #[arg(long, default_value = "http://127.0.0.1:8080", value_name = "URL", value_parser = host_url)]
+    listen: Url,
 }
 
 impl Send {
@@ -56,15 +57,15 @@ impl Send {
             query if query.starts_with('?') => query.to_owned(),
             path => format!("/{path}"),
         };
-        let answer = ApiClient::new(self.listen, None)?
-            .send(method, &format!("/r/{}{path}", self.route), headers, body)
+        let answer = HostClient::new(self.listen, None)?
+            .send(method, &format!("/r/{}{path}", self.route), headers, body.into())
             .await?;
-        println!("{}", answer.status);
-        for (name, value) in &answer.headers {
+        println!("{}", answer.status());
+        for (name, value) in answer.headers() {
             println!("{name}: {}", String::from_utf8_lossy(value.as_bytes()));
         }
         println!();
-        println!("{}", String::from_utf8_lossy(&answer.body));
-        Ok(if answer.status.is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        println!("{}", String::from_utf8_lossy(answer.body()));
+        Ok(if answer.status().is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 }

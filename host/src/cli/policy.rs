@@ -1,0 +1,61 @@
+//! `backstop policy`: making policies.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+
+use crate::policy::build;
+
+#[derive(clap::Args, Debug)]
+pub(super) struct Policy {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(clap::Subcommand, Debug)]
+enum Command {
+    /// Compile guest crates to components, check them against the contract, and write `policies/NAME.wasm`.
+    #[command(after_help = "Examples:\n  backstop policy build                    # the crate here, or every crate in ./policies\n  backstop policy build my-rule --out policies")]
+    Build(Build),
+}
+
+#[derive(clap::Args, Debug)]
+struct Build {
+    /// The folders of the guest crates. Default: this folder if it is one, else every one in `./policies`.
+    dirs: Vec<PathBuf>,
+    /// Where the `.wasm` files go.
+    #[arg(short, long, default_value = "policies", value_name = "DIR")]
+    out: PathBuf,
+}
+
+impl Policy {
+    pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
+        let Command::Build(build) = self.command;
+        // Cargo is waited for; nothing else runs meanwhile.
+        tokio::task::spawn_blocking(move || build.run()).await.context("the build broke off")?
+    }
+}
+
+impl Build {
+    fn run(self) -> anyhow::Result<ExitCode> {
+        let dirs = if self.dirs.is_empty() { build::find_crates(Path::new("."))? } else { self.dirs };
+        let built = build::build(&dirs, &self.out, &mut |line| {
+            let _ = writeln!(std::io::stderr(), "{line}");
+        })?;
+        for policy in built {
+            let described = &policy.description;
+            println!(
+                "{}  {} {}  {} bytes  sha256 {:.12}{}",
+                policy.file.display(),
+                described.name,
+                described.version,
+                described.size,
+                described.digest,
+                if policy.changed { "" } else { "  (unchanged)" }
+            );
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}

@@ -1,0 +1,360 @@
+//! The raw twin: what the file says, key by key. The JSON Schema of the configuration is made from these types, so
+//! their docs are what an editor shows.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::Deserialize;
+use url::Url;
+
+use super::reader::{Field, Named, Shorthand};
+use super::resolved::Secret;
+use super::units::{Count, Factor, Share, Size, Written};
+
+/// The configuration of Backstop.
+#[derive(Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(rename = "Backstop")]
+#[derive(Default)]
+pub(super) struct RawConfig {
+    /// Where messages come in. Default 127.0.0.1:8080.
+    pub(super) listen: Field<Written<SocketAddr>>,
+    /// The admin API: an address, or `{listen, token}`. Default 127.0.0.1:8081. An address that others can reach
+    /// needs a token.
+    pub(super) admin: Field<Shorthand<Written<SocketAddr>, RawAdmin>>,
+    /// Where messages are kept: `sqlite:PATH`, relative to this file's folder. Default sqlite:backstop.db.
+    pub(super) store: Field<String>,
+    /// The folder of policies, relative to this file's folder. Default ./policies.
+    pub(super) policies: Field<String>,
+    /// How long a shutdown waits for what is in flight, 0s to 1h. Default 10s.
+    pub(super) shutdown_grace: Field<Written<Duration>>,
+    /// How long finished messages are kept to be looked at, 0s to 3650d. Default 24h.
+    pub(super) keep_finished: Field<Written<Duration>>,
+    /// Requests served at once; one more is answered 503. Default 4096.
+    pub(super) max_in_flight: Field<Count>,
+    /// The routes by name. A name is 1 to 64 of a-z, 0-9, - and _, and starts with a letter or digit.
+    #[schemars(required)]
+    pub(super) routes: Field<Named<RawRoute>>,
+}
+
+/// The admin API.
+#[derive(Deserialize, JsonSchema, Default)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(rename = "Admin")]
+pub(super) struct RawAdmin {
+    /// Where it listens. Default 127.0.0.1:8081.
+    pub(super) listen: Field<Written<SocketAddr>>,
+    /// The bearer token that every caller must send.
+    pub(super) token: Field<Written<Secret>>,
+}
+
+/// Where a request goes, and what is done when that fails.
+#[derive(Deserialize, JsonSchema, Default)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(rename = "Route")]
+pub(super) struct RawRoute {
+    /// Where its messages go: a URL, or a section.
+    #[schemars(required)]
+    pub(super) destination: Field<Shorthand<Written<Url>, RawDestination>>,
+    /// Whether the caller waits. Default async.
+    pub(super) mode: Field<RawMode>,
+    /// sync and sync_then_async: how long the caller waits at most, 1ms to 24h. Default 30s.
+    pub(super) deadline: Field<Written<Duration>>,
+    /// sync_then_async: attempts made while the caller waits. Default 1.
+    pub(super) sync_attempts: Field<Count>,
+    /// The policy that judges outcomes: policies/NAME.wasm. Without one, the standard rule does.
+    pub(super) policy: Field<String>,
+    /// The policy's own configuration.
+    pub(super) policy_config: Field<serde_json::Value>,
+    /// What one question to the policy may cost.
+    pub(super) policy_limits: Field<RawPolicyLimits>,
+    /// Whether every question gets a new instance of the policy. Default reuse.
+    pub(super) isolation: Field<RawIsolation>,
+    /// What decides when the policy gives no usable answer. Default standard.
+    pub(super) on_policy_failure: Field<RawOnPolicyFailure>,
+    /// The envelope: limits on any verdict, and the backoff.
+    pub(super) retry: Field<RawRetry>,
+    /// What to answer when attempts are exhausted: a default answer, or another route.
+    pub(super) fallback: Field<RawFallback>,
+    /// When to raise an alarm.
+    pub(super) alarm: Field<RawAlarm>,
+    /// What is done with dead letters.
+    pub(super) dead_letter: Field<RawDeadLetter>,
+    /// Attempts at once, 1 to 10000. Default 64.
+    pub(super) concurrency: Field<Count>,
+    /// Messages waiting at once; one more is answered 503. Default 100000.
+    pub(super) max_queued: Field<Count>,
+    /// The longest request body, up to 256MiB; a longer one is answered 413. Default 1MiB.
+    pub(super) body_limit: Field<Written<Size>>,
+    /// What is done about Idempotency-Key.
+    pub(super) idempotency: Field<RawIdempotency>,
+}
+
+/// Where a route's messages go.
+#[derive(Deserialize, JsonSchema, Default)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(rename = "Destination")]
+pub(super) struct RawDestination {
+    /// The URL that the caller's path is appended to.
+    #[schemars(required)]
+    pub(super) url: Field<Written<Url>>,
+    /// The time one attempt may take, 1ms to 24h. Default 10s.
+    pub(super) timeout: Field<Written<Duration>>,
+    /// The most that is read of an answer's body, up to 256MiB. Default 1MiB.
+    pub(super) response_limit: Field<Written<Size>>,
+    /// How attempts identify themselves: exactly one of the three.
+    pub(super) auth: Field<RawAuth>,
+    /// Header fields set on every attempt, in place of the caller's of the same name.
+    pub(super) headers: Field<Named<String>>,
+    /// Private networks that its name may resolve to, such as 10.0.0.0/8.
+    pub(super) allow: Field<Vec<Field<Written<IpNet>>>>,
+}
+
+/// How attempts identify themselves.
+#[derive(Deserialize, JsonSchema, Default)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(rename = "Auth", extend("minProperties" = 1, "maxProperties" = 1))]
+pub(super) struct RawAuth {
+    /// A fixed header field.
+    pub(super) header: Field<RawHeaderAuth>,
+    /// User name and password (RFC 7617).
+    pub(super) basic: Field<RawBasicAuth>,
+    /// OAuth 2 client credentials (RFC 6749 §4.4).
+    pub(super) oauth2: Field<RawOauth2>,
+}
+
+/// A fixed header field.
+#[derive(Deserialize, JsonSchema, Default)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(rename = "HeaderAuth")]
+pub(super) struct RawHeaderAuth {
+    /// Its name.
+    #[schemars(required)]
+    pub(super) name: Field<String>,
+    /// Its value.
+    #[schemars(required)]
+    pub(super) value: Field<Written<Secret>>,
+}
+
+/// User name and password.
+#[derive(Deserialize, JsonSchema, Default)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(rename = "BasicAuth")]
+pub(super) struct RawBasicAuth {
+    /// The user's name.
+    #[schemars(required)]
+    pub(super) username: Field<String>,
+    /// The password.
+    #[schemars(required)]
+    pub(super) password: Field<Written<Secret>>,
+}
+
+/// OAuth 2 client credentials.
+#[derive(Deserialize, JsonSchema, Default)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(rename = "OAuth2")]
+pub(super) struct RawOauth2 {
+    /// The token endpoint.
+    #[schemars(required)]
+    pub(super) token_url: Field<Written<Url>>,
+    /// The client's id.
+    #[schemars(required)]
+    pub(super) client_id: Field<String>,
+    /// The client's secret.
+    #[schemars(required)]
+    pub(super) client_secret: Field<Written<Secret>>,
+    /// The scope asked for.
+    pub(super) scope: Field<String>,
+    /// Further form parameters, such as audience.
+    pub(super) params: Field<Named<String>>,
+}
+
+/// Whether the caller waits.
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(rename = "Mode", inline)]
+pub(super) enum RawMode {
+    Sync,
+    Async,
+    SyncThenAsync,
+}
+
+/// Whether instances are reused.
+#[derive(Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(rename = "Isolation", inline)]
+pub(super) enum RawIsolation {
+    Reuse,
+    Fresh,
+}
+
+/// What decides when a policy gives no usable answer.
+#[derive(Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(rename = "OnPolicyFailure", inline)]
+pub(super) enum RawOnPolicyFailure {
+    Standard,
+    Retry,
+    DeadLetter,
+}
+
+/// What one question to a policy may cost.
+#[derive(Deserialize, JsonSchema, Default)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(rename = "PolicyLimits")]
+pub(super) struct RawPolicyLimits {
+    /// Fuel, about one per instruction. Default 10000000.
+    pub(super) fuel: Field<Count>,
+    /// Linear memory, 64KiB to 1GiB. Default 16MiB.
+    pub(super) memory: Field<Written<Size>>,
+    /// Wall-clock time, 1ms to 1m. Default 100ms.
+    pub(super) time: Field<Written<Duration>>,
+    /// Bytes of one answer, up to 64MiB. Default 1MiB.
+    pub(super) output: Field<Written<Size>>,
+}
+
+/// The envelope: limits on any verdict, and the backoff.
+#[derive(Deserialize, JsonSchema, Default)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(rename = "Retry")]
+pub(super) struct RawRetry {
+    /// Attempts in all; 1 means one delivery and no retry. Default 5.
+    pub(super) max_attempts: Field<Count>,
+    /// Time from the first attempt after which none begins, 1ms to 365d. Default 24h.
+    pub(super) max_elapsed: Field<Written<Duration>>,
+    /// The first and the shortest delay, 1ms to 24h. Default 1s.
+    pub(super) min_delay: Field<Written<Duration>>,
+    /// The longest delay, 1ms to 24h. Default 60s.
+    pub(super) max_delay: Field<Written<Duration>>,
+    /// How delays grow. Default exponential.
+    pub(super) backoff: Field<RawBackoff>,
+    /// exponential: how much longer each delay is, 1 to 100. Default 2.
+    pub(super) factor: Field<Factor>,
+    /// How chance spreads delays. Default full.
+    pub(super) jitter: Field<RawJitter>,
+    /// The longest Retry-After that is honoured in full, 1ms to 24h. Default 1h.
+    pub(super) retry_after_max: Field<Written<Duration>>,
+}
+
+/// How delays grow.
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(rename = "Growth", inline)]
+pub(super) enum RawBackoff {
+    Exponential,
+    Constant,
+}
+
+/// How chance spreads delays.
+#[derive(Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(rename = "Jitter", inline)]
+pub(super) enum RawJitter {
+    None,
+    Full,
+    Equal,
+    Decorrelated,
+}
+
+/// A default answer, or another route.
+#[derive(Deserialize, JsonSchema, Default)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(rename = "Fallback")]
+pub(super) struct RawFallback {
+    /// The route that takes the message over; nothing else beside it.
+    pub(super) route: Field<String>,
+    /// The answer's status, 200 to 599. Default 200.
+    pub(super) status: Field<Count>,
+    /// The answer's header fields.
+    pub(super) headers: Field<Named<String>>,
+    /// The answer's body as JSON, with its Content-Type.
+    pub(super) json: Field<serde_json::Value>,
+    /// The answer's body as text.
+    pub(super) body: Field<String>,
+}
+
+/// When to raise an alarm.
+#[derive(Deserialize, JsonSchema, Default)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(rename = "Alarm")]
+pub(super) struct RawAlarm {
+    /// The share of failed attempts at which it fires; it clears below half of that.
+    #[schemars(required)]
+    pub(super) error_rate: Field<Written<Share>>,
+    /// The window, 1s to 24h. Default 1m.
+    pub(super) window: Field<Written<Duration>>,
+    /// Attempts in the window below which nothing is said. Default 20.
+    pub(super) min_requests: Field<Count>,
+    /// Where a notice is POSTed.
+    pub(super) notify: Field<Written<Url>>,
+}
+
+/// What is done with dead letters.
+#[derive(Deserialize, JsonSchema, Default)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(rename = "DeadLetter")]
+pub(super) struct RawDeadLetter {
+    /// How long they are kept, 1s to 3650d. Default 14d.
+    pub(super) keep: Field<Written<Duration>>,
+}
+
+/// What is done about Idempotency-Key.
+#[derive(Deserialize, JsonSchema, Default)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(rename = "Idempotency")]
+pub(super) struct RawIdempotency {
+    /// Whether a request without one is refused. Default false.
+    pub(super) required: Field<bool>,
+    /// How long keys are kept, 1s to 365d. Default 24h.
+    pub(super) keep: Field<Written<Duration>>,
+}
+
+impl<T: JsonSchema> JsonSchema for Field<T> {
+    fn inline_schema() -> bool {
+        T::inline_schema()
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        T::schema_name()
+    }
+
+    fn schema_id() -> Cow<'static, str> {
+        T::schema_id()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        T::json_schema(generator)
+    }
+}
+
+impl<S: JsonSchema, F: JsonSchema> JsonSchema for Shorthand<S, F> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        format!("{}Or{}", S::schema_name(), F::schema_name()).into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "anyOf": [generator.subschema_for::<S>(), generator.subschema_for::<F>()] })
+    }
+}
+
+impl<T: JsonSchema> JsonSchema for Named<T> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        format!("NamedOf{}", T::schema_name()).into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        BTreeMap::<String, T>::json_schema(generator)
+    }
+}

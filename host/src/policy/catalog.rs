@@ -1,0 +1,360 @@
+//! The catalog: which judge serves each route, and what became of each policy's file.
+//!
+//! Reading it takes no lock. It never serves what it has not seen working: a file is compiled aside, held against
+//! every route that uses it (schema, configuration, a rehearsal), and only then swapped in, for all of them at once.
+//! `watch` does that again whenever a file changes.
+
+use std::collections::{BTreeMap, HashMap};
+use std::error::Error;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use arc_swap::ArcSwap;
+use futures_util::future::join_all;
+use serde::Serialize;
+use serde_json::Value;
+use tokio::sync::Semaphore;
+
+use super::failure::Failure;
+use super::guest::Guest;
+use super::judge::Judge;
+use super::load::{LoadError, Policy, is_name, read};
+use super::sandbox::Sandbox;
+use super::schema::Violation;
+use super::watch::Stamp;
+use crate::clock::{Clock, Timestamp};
+use crate::config::{PolicyBinding, PolicyLimits};
+use crate::message::RouteName;
+
+/// Files compiled at once.
+const COMPILING: usize = 2;
+
+/// The routes' judges, and the folder that their policies come from.
+pub struct Catalog {
+    pub(super) dir: PathBuf,
+    pub(super) clock: Arc<dyn Clock>,
+    sandbox: Arc<Sandbox>,
+    /// The routes of each policy.
+    pub(super) users: BTreeMap<String, Vec<(RouteName, PolicyBinding)>>,
+    judges: ArcSwap<HashMap<RouteName, Arc<Judge>>>,
+    standard: Arc<Judge>,
+    files: Mutex<BTreeMap<String, FileState>>,
+    compiling: Semaphore,
+}
+
+/// What became of one file.
+#[derive(Default)]
+pub(super) struct FileState {
+    /// The file as it was when it was last considered; none when it was not there.
+    pub(super) stamp: Option<Stamp>,
+    pub(super) served: Option<(Arc<Policy>, Timestamp)>,
+    pub(super) refusal: Option<Refusal>,
+}
+
+/// A policy, for the admin API.
+#[derive(Clone, Debug, Serialize)]
+pub struct PolicyStatus {
+    /// Its name, as in `NAME.wasm`.
+    pub name: String,
+    /// The author's version of what serves; none when no route uses it.
+    pub version: Option<String>,
+    /// SHA-256 of the file that serves, in hexadecimal; none when no route uses it.
+    pub digest: Option<String>,
+    /// The routes that use it.
+    pub routes: Vec<RouteName>,
+    /// When what serves was loaded.
+    pub loaded_at: Option<Timestamp>,
+    /// Whether its file is there. What was loaded serves on without it.
+    pub present: bool,
+    /// Why the file that is there now does not serve, when it does not.
+    pub refusal: Option<Refusal>,
+}
+
+/// Why a file was not swapped in.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Refusal {
+    /// When.
+    pub at: Timestamp,
+    /// Why, in words, one line for each thing wrong.
+    pub why: Vec<String>,
+}
+
+/// One thing wrong with a policy, or with a route's configuration of it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PolicyProblem {
+    /// The policy.
+    pub policy: String,
+    /// The routes it concerns.
+    pub routes: Vec<RouteName>,
+    /// Where in the route's `policy_config`, as a JSON pointer; empty when it concerns no single place.
+    pub pointer: String,
+    /// What is wrong.
+    pub message: String,
+}
+
+impl fmt::Display for PolicyProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let [route] = self.routes.as_slice() {
+            write!(f, "route `{route}`: ")?;
+        }
+        write!(f, "policy `{}`: ", self.policy)?;
+        if !self.pointer.is_empty() {
+            write!(f, "policy_config{}: ", self.pointer)?;
+        }
+        f.write_str(&self.message)
+    }
+}
+
+/// Everything wrong with the policies that the routes use: never empty.
+#[derive(Clone, Debug, thiserror::Error)]
+pub struct PolicyProblems(pub Vec<PolicyProblem>);
+
+impl fmt::Display for PolicyProblems {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, problem) in self.0.iter().enumerate() {
+            if n > 0 {
+                writeln!(f)?;
+            }
+            problem.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+/// A policy that was found good for every route that uses it, and its judges.
+pub(super) struct Prepared {
+    pub(super) policy: Arc<Policy>,
+    pub(super) judges: Vec<(RouteName, Arc<Judge>)>,
+}
+
+impl Catalog {
+    /// Loads every policy that `routes` use from the files in `dir`.
+    ///
+    /// # Errors
+    /// Everything that is wrong, at once: files that are missing or refused, configurations that do not fit.
+    pub async fn open(
+        dir: &Path,
+        routes: impl IntoIterator<Item = (RouteName, Option<PolicyBinding>)>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, PolicyProblems> {
+        let standard = Arc::new(Judge::standard());
+        let mut judges = HashMap::new();
+        let mut users: BTreeMap<String, Vec<(RouteName, PolicyBinding)>> = BTreeMap::new();
+        for (route, binding) in routes {
+            match binding {
+                None => drop(judges.insert(route, Arc::clone(&standard))),
+                Some(binding) => users.entry(binding.name.clone()).or_default().push((route, binding)),
+            }
+        }
+        let sandbox = Sandbox::new().map_err(|error| {
+            let routes = users.values().flatten().map(|(route, _)| route.clone()).collect();
+            let message = chain(&LoadError::Sandbox(error));
+            PolicyProblems(vec![PolicyProblem { policy: "*".to_owned(), routes, pointer: String::new(), message }])
+        })?;
+        let catalog = Self {
+            dir: dir.to_owned(),
+            clock,
+            sandbox: Arc::new(sandbox),
+            users,
+            judges: ArcSwap::from_pointee(judges),
+            standard,
+            files: Mutex::default(),
+            compiling: Semaphore::new(COMPILING),
+        };
+        catalog.load_all().await?;
+        Ok(catalog)
+    }
+
+    /// Who judges on `route`. A route that the catalog does not know has the standard rule.
+    pub fn judge(&self, route: &RouteName) -> Arc<Judge> {
+        Arc::clone(self.judges.load().get(route).unwrap_or(&self.standard))
+    }
+
+    /// Every policy in the folder or in use, by name.
+    pub fn list(&self) -> Vec<PolicyStatus> {
+        let one = |(name, file): (&String, &FileState)| {
+            let users = self.users.get(name).map_or(&[][..], Vec::as_slice);
+            PolicyStatus {
+                name: name.clone(),
+                version: file.served.as_ref().map(|(policy, _)| policy.reference.version.clone()),
+                digest: file.served.as_ref().map(|(policy, _)| policy.reference.digest.clone()),
+                routes: users.iter().map(|(route, _)| route.clone()).collect(),
+                loaded_at: file.served.as_ref().map(|(_, at)| *at),
+                present: file.stamp.is_some(),
+                refusal: file.refusal.clone(),
+            }
+        };
+        self.files().iter().map(one).collect()
+    }
+
+    /// What the policy called `name`, which some route must use, refuses of `config`: first by its schema, then by its
+    /// own word.
+    pub fn check_config(&self, name: &str, config: &Value) -> Vec<Violation> {
+        let whole = |message| vec![Violation { pointer: String::new(), message }];
+        let served = self.files().get(name).and_then(|file| file.served.as_ref().map(|(policy, _)| Arc::clone(policy)));
+        let Some(policy) = served else {
+            return whole(format!("no policy called `{name}` is loaded"));
+        };
+        let violations = policy.schema.as_ref().map_or_else(Vec::new, |schema| schema.violations(config));
+        if !violations.is_empty() {
+            return violations;
+        }
+        let configured =
+            Guest::configured(&self.sandbox, &policy.contract, &PolicyLimits::default(), &config.to_string());
+        configured.map_or_else(|failure| whole(refused_by_policy(&failure)), |_| Vec::new())
+    }
+
+    pub(super) fn files(&self) -> MutexGuard<'_, BTreeMap<String, FileState>> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes `prepared` serve, on all its routes at once.
+    pub(super) fn swap_in(&self, name: &str, stamp: Option<Stamp>, prepared: Prepared) {
+        self.judges.rcu(|judges| {
+            let mut judges = HashMap::clone(judges);
+            judges.extend(prepared.judges.iter().cloned());
+            judges
+        });
+        let served = Some((prepared.policy, self.clock.now()));
+        self.files().insert(name.to_owned(), FileState { stamp, served, refusal: None });
+    }
+
+    /// Compiles `file` aside and holds it against every route that uses it.
+    pub(super) async fn prepare(&self, name: &str, file: Vec<u8>) -> Result<Prepared, Vec<PolicyProblem>> {
+        // The semaphore is never closed, so waiting on it cannot fail.
+        let _permit = self.compiling.acquire().await.ok();
+        let routes = self.users.get(name).cloned().unwrap_or_default();
+        let (sandbox, policy) = (Arc::clone(&self.sandbox), name.to_owned());
+        let prepared = tokio::task::spawn_blocking(move || prepare(&sandbox, &policy, &file, &routes)).await;
+        prepared.unwrap_or_else(|panic| Err(vec![self.problem(name, &LoadError::Compile(panic.to_string()))]))
+    }
+
+    /// A problem with a file, which concerns all its routes.
+    pub(super) fn problem(&self, name: &str, error: &LoadError) -> PolicyProblem {
+        let routes = self.users.get(name).map_or(&[][..], Vec::as_slice);
+        PolicyProblem {
+            policy: name.to_owned(),
+            routes: routes.iter().map(|(route, _)| route.clone()).collect(),
+            pointer: String::new(),
+            message: chain(error),
+        }
+    }
+
+    async fn load_all(&self) -> Result<(), PolicyProblems> {
+        let dir = self.dir.clone();
+        let present = tokio::task::spawn_blocking(move || names_in(&dir)).await.unwrap_or_default();
+        {
+            let mut files = self.files();
+            for (name, stamp) in &present {
+                files.insert(name.clone(), FileState { stamp: Some(*stamp), ..FileState::default() });
+            }
+        }
+        let problems = join_all(self.users.keys().map(|name| self.load_first(name, &present))).await;
+        let problems: Vec<_> = problems.into_iter().flatten().collect();
+        if problems.is_empty() { Ok(()) } else { Err(PolicyProblems(problems)) }
+    }
+
+    /// Loads one policy for the first time, and returns what is wrong with it.
+    async fn load_first(&self, name: &str, present: &BTreeMap<String, Stamp>) -> Vec<PolicyProblem> {
+        let Some(stamp) = present.get(name) else {
+            return vec![PolicyProblem {
+                message: self.nothing_called(name, present),
+                ..self.problem(name, &LoadError::FileName)
+            }];
+        };
+        let path = self.path(name);
+        let file = tokio::task::spawn_blocking(move || read(&path)).await;
+        let file = match file {
+            Ok(Ok(file)) => file,
+            Ok(Err(error)) => return vec![self.problem(name, &error)],
+            Err(panic) => return vec![self.problem(name, &LoadError::Compile(panic.to_string()))],
+        };
+        match self.prepare(name, file).await {
+            Ok(prepared) => {
+                self.swap_in(name, Some(*stamp), prepared);
+                Vec::new()
+            }
+            Err(problems) => problems,
+        }
+    }
+
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(format!("{name}.wasm"))
+    }
+
+    fn nothing_called(&self, name: &str, present: &BTreeMap<String, Stamp>) -> String {
+        let there: Vec<_> = present.keys().map(String::as_str).collect();
+        let there = match there.as_slice() {
+            [] => "there are no policies; `backstop policy build` makes them from their crates".to_owned(),
+            names => format!("there are: {}", names.join(", ")),
+        };
+        format!("there is no {name}.wasm in {}; {there}", self.dir.display())
+    }
+}
+
+impl fmt::Debug for Catalog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Catalog").field("dir", &self.dir).field("policies", &self.list()).finish_non_exhaustive()
+    }
+}
+
+/// Blocks while it compiles, and for every rehearsal.
+fn prepare(
+    sandbox: &Arc<Sandbox>,
+    name: &str,
+    file: &[u8],
+    routes: &[(RouteName, PolicyBinding)],
+) -> Result<Prepared, Vec<PolicyProblem>> {
+    let problem = |routes, pointer, message| PolicyProblem { policy: name.to_owned(), routes, pointer, message };
+    let policy = Policy::named(sandbox, name, file).map_err(|error| {
+        let all = routes.iter().map(|(route, _)| route.clone()).collect();
+        vec![problem(all, String::new(), chain(&error))]
+    })?;
+    let policy = Arc::new(policy);
+    let mut problems = Vec::new();
+    let mut judges = Vec::new();
+    for (route, binding) in routes {
+        let one = || vec![route.clone()];
+        let violations = policy.schema.as_ref().map_or_else(Vec::new, |schema| schema.violations(&binding.config));
+        if !violations.is_empty() {
+            problems.extend(violations.into_iter().map(|wrong| problem(one(), wrong.pointer, wrong.message)));
+            continue;
+        }
+        match Judge::bind(sandbox, &policy, binding) {
+            Ok(judge) => judges.push((route.clone(), Arc::new(judge))),
+            Err(failure) => problems.push(problem(one(), String::new(), refused_by_policy(&failure))),
+        }
+    }
+    if problems.is_empty() { Ok(Prepared { policy, judges }) } else { Err(problems) }
+}
+
+fn refused_by_policy(failure: &Failure) -> String {
+    match failure {
+        Failure::Refused(text) => format!("the policy refuses its configuration: {text}"),
+        other => format!("the policy fails under this configuration: {other}"),
+    }
+}
+
+/// The policies' files in a folder. One that cannot be read has none.
+pub(super) fn names_in(dir: &Path) -> BTreeMap<String, Stamp> {
+    let Ok(entries) = std::fs::read_dir(dir) else { return BTreeMap::new() };
+    let one = |entry: std::fs::DirEntry| {
+        let path = entry.path();
+        let name = path.file_stem()?.to_str().filter(|stem| is_name(stem))?.to_owned();
+        (path.extension()? == "wasm").then_some(())?;
+        Some((name, Stamp::of(&path)?))
+    };
+    entries.filter_map(Result::ok).filter_map(one).collect()
+}
+
+/// An error and its sources in one line.
+pub(super) fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,88 @@
+//! Why a policy gave no usable answer, in one line for the attempt's record.
+
+use std::time::Duration;
+
+use wasmtime::Trap;
+
+use super::host::{Host, one_line};
+use super::sandbox::bytes;
+use crate::config::PolicyLimits;
+use crate::message::{LogLevel, LogLine};
+
+/// Bytes kept of a failure's text.
+const TEXT: usize = 1024;
+
+/// Why a policy gave no usable answer.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum Failure {
+    /// It used more instructions than one question may.
+    #[error("out of fuel: it used the {0} units that one question may cost")]
+    OutOfFuel(u64),
+    /// It took longer than one question may.
+    #[error("out of time: it was cut off after {0:?}")]
+    OutOfTime(Duration),
+    /// It wanted more memory than it may have, and gave up.
+    #[error("out of memory: it {0}")]
+    OutOfMemory(String),
+    /// It called itself too deeply.
+    #[error("out of stack: it called too deeply")]
+    OutOfStack,
+    /// It panicked; the text is its own, and begins with that word.
+    #[error("{0}")]
+    Panicked(String),
+    /// It trapped otherwise.
+    #[error("trapped: {0}")]
+    Trapped(String),
+    /// What it answered is none of the answers there are.
+    #[error("answered nonsense: {0}")]
+    Nonsense(String),
+    /// It refused a configuration that it had accepted before.
+    #[error("refused its configuration: {0}")]
+    Refused(String),
+    /// Every slot for an instance is taken.
+    #[error("no room for another instance of it")]
+    NoRoom,
+}
+
+/// What can go wrong between asking and having an answer in the host's own types.
+pub(super) enum Unusable {
+    /// The call did not return.
+    Trap(wasmtime::Error),
+    /// It returned what makes no sense.
+    Nonsense(String),
+}
+
+impl From<wasmtime::Error> for Unusable {
+    fn from(error: wasmtime::Error) -> Self {
+        Self::Trap(error)
+    }
+}
+
+impl Unusable {
+    /// Names the failure, with what the instance's host knows of it: memory it was refused, a panic it logged.
+    pub(super) fn explain(self, host: &Host, log: &[LogLine], limits: &PolicyLimits) -> Failure {
+        let error = match self {
+            Self::Nonsense(text) => return Failure::Nonsense(one_line(text, TEXT)),
+            Self::Trap(error) => error,
+        };
+        match error.downcast_ref::<Trap>() {
+            Some(Trap::OutOfFuel) => Failure::OutOfFuel(limits.fuel),
+            Some(Trap::Interrupt) => Failure::OutOfTime(limits.time),
+            Some(Trap::StackOverflow) => Failure::OutOfStack,
+            Some(trap) => {
+                // The SDK logs a panic's message before the panic becomes a trap.
+                let panic = |line: &&LogLine| line.level == LogLevel::Error && line.text.starts_with("panicked");
+                let last_words = log.iter().rev().find(panic);
+                match (host.growth.refusal(), last_words) {
+                    (Some(refusal), _) => Failure::OutOfMemory(refusal),
+                    (None, Some(line)) => Failure::Panicked(one_line(line.text.clone(), TEXT)),
+                    (None, None) => Failure::Trapped(trap.to_string()),
+                }
+            }
+            None if format!("{error:#}").contains("fuel allocated for hostcalls") => {
+                Failure::Nonsense(format!("its answer is longer than {}", bytes(limits.output)))
+            }
+            None => Failure::Trapped(one_line(format!("{error:#}"), TEXT)),
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! The judge of one route: a policy bound to the route's configuration, or the standard rule where there is none.
+//!
+//! It always answers. What a broken policy would have said is then said by the route's `on_policy_failure`, and the
+//! answer's provenance says why.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use http::{HeaderMap, StatusCode};
+
+use super::failure::{Failure, Unusable};
+use super::guest::{Guest, Reply};
+use super::host::Host;
+use super::load::Policy;
+use super::sandbox::Sandbox;
+use super::standard::standard_rule;
+use super::v0_1::Instance;
+use super::{Asked, AttemptView, Interest};
+use crate::clock::Timestamp;
+use crate::config::{Isolation, OnPolicyFailure, PolicyBinding};
+use crate::message::{
+    Admission, Decision, Fallback, Fault, Message, Outcome, PolicyRef, Provenance, Response, Scope, Silence, Verdict,
+};
+
+/// Asks on behalf of one route. Questions are answered on the calling thread: a decision takes a microsecond, and at
+/// most the time the route allows its policy.
+pub struct Judge {
+    interest: Interest,
+    bench: Option<Bench>,
+}
+
+impl std::fmt::Debug for Judge {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Judge").field("policy", &self.policy()).finish_non_exhaustive()
+    }
+}
+
+/// A policy under one route's configuration, and the instances that wait to be asked.
+struct Bench {
+    sandbox: Arc<Sandbox>,
+    policy: Arc<Policy>,
+    binding: PolicyBinding,
+    /// The configuration as the text that instances are given.
+    config: String,
+    idle: Mutex<Vec<Guest>>,
+    most_idle: usize,
+}
+
+impl Judge {
+    /// The judge of a route without a policy: the standard rule, which looks at nothing but the status.
+    pub fn standard() -> Self {
+        Self { interest: Interest::default(), bench: None }
+    }
+
+    /// Binds `policy` to a route's configuration, once it has shown that it accepts it and answers. The caller has held
+    /// the configuration against the policy's schema.
+    ///
+    /// # Errors
+    /// Why the policy cannot serve under this configuration.
+    pub(super) fn bind(sandbox: &Arc<Sandbox>, policy: &Arc<Policy>, binding: &PolicyBinding) -> Result<Self, Failure> {
+        let config = binding.config.to_string();
+        let (mut guest, interest) = Guest::configured(sandbox, &policy.contract, &binding.limits, &config)?;
+        if policy.hooks.judge {
+            for outcome in rehearsal() {
+                let asked = guest.ask(&binding.limits, None, |instance, store| {
+                    instance.judge(store, AttemptView::first(), &outcome, &interest)
+                });
+                asked.result?;
+            }
+        }
+        // One question runs on each core; some more instances bridge the moments in which threads outnumber cores.
+        let most_idle = 2 * std::thread::available_parallelism().map_or(1, usize::from);
+        let bench = Bench {
+            sandbox: Arc::clone(sandbox),
+            policy: Arc::clone(policy),
+            binding: binding.clone(),
+            config,
+            idle: Mutex::new(Vec::new()),
+            most_idle,
+        };
+        bench.keep(guest);
+        Ok(Self { interest, bench: Some(bench) })
+    }
+
+    /// What is passed to it. The transport need read no more of an answer than this, for the policy's sake.
+    pub const fn interest(&self) -> &Interest {
+        &self.interest
+    }
+
+    /// Which policy it asks; none for the standard rule.
+    pub fn policy(&self) -> Option<&PolicyRef> {
+        self.bench.as_ref().map(|bench| &bench.policy.reference)
+    }
+
+    /// Should `message` be sent at all? A policy that fails here lets it pass, unless the route puts such messages aside.
+    pub fn admit(&self, message: &Message) -> Asked<Admission> {
+        let Some(bench) = self.bench.as_ref().filter(|bench| bench.policy.hooks.admit) else {
+            return self.unasked(Admission::Accept);
+        };
+        let reply = bench.ask(message, |instance, store| instance.admit(store, message, &self.interest));
+        bench.settle(reply, |failure| match bench.binding.on_failure {
+            OnPolicyFailure::Standard | OnPolicyFailure::Retry => Admission::Accept,
+            OnPolicyFailure::DeadLetter => Admission::DeadLetter(reason(failure)),
+        })
+    }
+
+    /// What does the `outcome` of `attempt` mean?
+    pub fn judge(&self, message: &Message, attempt: AttemptView, outcome: &Outcome) -> Asked<Decision> {
+        let Some(bench) = self.bench.as_ref().filter(|bench| bench.policy.hooks.judge) else {
+            return self.unasked(standard_rule(outcome));
+        };
+        let reply = bench.ask(message, |instance, store| instance.judge(store, attempt, outcome, &self.interest));
+        bench.settle(reply, |failure| match bench.binding.on_failure {
+            OnPolicyFailure::Standard => standard_rule(outcome),
+            OnPolicyFailure::Retry => {
+                Decision { verdict: Verdict::Retry { after: None, scope: Scope::Standard }, reason: reason(failure) }
+            }
+            OnPolicyFailure::DeadLetter => Decision { verdict: Verdict::DeadLetter, reason: reason(failure) },
+        })
+    }
+
+    /// What to answer in the destination's stead, now that no further attempt is allowed? `None` leaves it to the
+    /// route's own fallback, as does a policy that fails here.
+    pub fn fall_back(&self, message: &Message, attempt: AttemptView, last: &Outcome) -> Asked<Option<Fallback>> {
+        let Some(bench) = self.bench.as_ref().filter(|bench| bench.policy.hooks.fall_back) else {
+            return self.unasked(None);
+        };
+        let reply = bench.ask(message, |instance, store| instance.fall_back(store, attempt, last, &self.interest));
+        bench.settle(reply, |_| None)
+    }
+
+    /// An answer of the host's own.
+    fn unasked<T>(&self, answer: T) -> Asked<T> {
+        Asked { answer, provenance: Provenance { policy: self.policy().cloned(), ..Provenance::default() } }
+    }
+}
+
+impl Bench {
+    /// Puts a question to an instance, and keeps the instance for the next one if it did well.
+    fn ask<T>(
+        &self,
+        message: &Message,
+        question: impl FnOnce(&Instance, &mut wasmtime::Store<Host>) -> Result<T, Unusable>,
+    ) -> Reply<T> {
+        let limits = &self.binding.limits;
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let mut guest = match idle {
+            Some(guest) => guest,
+            None => match Guest::configured(&self.sandbox, &self.policy.contract, limits, &self.config) {
+                Ok((guest, _)) => guest,
+                Err(failure) => {
+                    return Reply { result: Err(failure), fuel: 0, took: Duration::ZERO, log: Vec::new() };
+                }
+            },
+        };
+        let reply = guest.ask(limits, Some(message), question);
+        if reply.result.is_ok() {
+            self.keep(guest);
+        }
+        reply
+    }
+
+    fn keep(&self, guest: Guest) {
+        if self.binding.isolation == Isolation::Fresh || !self.sandbox.has_room_to_idle() {
+            return;
+        }
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < self.most_idle {
+            idle.push(guest);
+        }
+    }
+
+    /// Makes a reply an answer, with `instead` where there is none.
+    fn settle<T>(&self, reply: Reply<T>, instead: impl FnOnce(&Failure) -> T) -> Asked<T> {
+        let (answer, failure) = match reply.result {
+            Ok(answer) => (answer, None),
+            Err(failure) => (instead(&failure), Some(failure.to_string())),
+        };
+        let provenance = Provenance {
+            policy: Some(self.policy.reference.clone()),
+            fuel: reply.fuel,
+            took_ns: u64::try_from(reply.took.as_nanos()).unwrap_or(u64::MAX),
+            log: reply.log,
+            failure,
+        };
+        Asked { answer, provenance }
+    }
+}
+
+/// The reason recorded where the route's `on_policy_failure` decided.
+fn reason(failure: &Failure) -> String {
+    let mut text = format!("policy failed: {failure}");
+    super::host::truncate(&mut text, 256);
+    text
+}
+
+/// Outcomes that a policy must be able to judge before it serves: the plainest answer, and none.
+fn rehearsal() -> [Outcome; 2] {
+    [
+        Outcome::Response(Response {
+            status: StatusCode::SERVICE_UNAVAILABLE,
+            headers: HeaderMap::new(),
+            body: bytes::Bytes::new(),
+            truncated: false,
+        }),
+        Outcome::Silence(Silence { fault: Fault::Timeout, detail: String::new() }),
+    ]
+}
+
+impl AttemptView {
+    /// A first attempt, as a policy is shown it for rehearsal.
+    const fn first() -> Self {
+        Self {
+            number: 1,
+            of: 1,
+            elapsed: Duration::ZERO,
+            latency: Duration::ZERO,
+            now: Timestamp::from_millis(0),
+            reauthenticated: false,
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! Follows the policies' files: what changes on disk is prepared aside and swapped in, without a restart.
+//!
+//! Level-triggered: a notice from the file system only makes it look sooner. The truth is the folder itself, looked at
+//! every [`RESCAN`] whether there was a notice or not. A file is read once it has held still for [`SETTLE`], so that
+//! one still being written is waited for; a bad one leaves the old one serving and says so, once.
+
+use std::collections::BTreeMap;
+use std::fs::Metadata;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use notify::{RecursiveMode, Watcher};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::catalog::{Catalog, FileState, Refusal, names_in};
+use super::load::{LoadError, digest, read};
+
+/// How often the folder is looked at without a notice.
+const RESCAN: Duration = Duration::from_secs(2);
+
+/// How long a changed file must hold still before it is read.
+const SETTLE: Duration = Duration::from_millis(100);
+
+/// What tells one state of a file from another without reading it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Stamp {
+    size: u64,
+    modified: Option<SystemTime>,
+    inode: u64,
+}
+
+impl Stamp {
+    /// The state of the file at `path`; none when there is no file to be read.
+    pub(super) fn of(path: &Path) -> Option<Self> {
+        let metadata = std::fs::metadata(path).ok().filter(Metadata::is_file)?;
+        Some(Self { size: metadata.len(), modified: metadata.modified().ok(), inode: inode(&metadata) })
+    }
+}
+
+#[cfg(unix)]
+fn inode(metadata: &Metadata) -> u64 {
+    std::os::unix::fs::MetadataExt::ino(metadata)
+}
+
+#[cfg(not(unix))]
+const fn inode(_: &Metadata) -> u64 {
+    0
+}
+
+/// Files that changed, as they were seen last: they are read when they are seen the same again.
+type Unsettled = BTreeMap<String, Option<Stamp>>;
+
+impl Catalog {
+    /// Follows the folder until `stop` is cancelled. Runs once.
+    pub async fn run(&self, stop: CancellationToken) {
+        // One notice waiting is as good as many.
+        let (notice, mut notices) = mpsc::channel(1);
+        let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            // Reading a file is an event too, and we read them ourselves.
+            if !event.is_ok_and(|event| event.kind.is_access()) {
+                let _ = notice.try_send(());
+            }
+        });
+        let watching = watcher.and_then(|mut watcher| {
+            watcher.watch(&self.dir, RecursiveMode::NonRecursive)?;
+            Ok(watcher)
+        });
+        if let Err(error) = &watching {
+            tracing::warn!(folder = %self.dir.display(), %error, "no notices of changed policies: looking every {RESCAN:?}");
+        }
+        let mut unsettled = Unsettled::new();
+        loop {
+            let pause = if unsettled.is_empty() { RESCAN } else { SETTLE };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.clock.sleep(pause) => {}
+                Some(()) = notices.recv(), if unsettled.is_empty() => {}
+            }
+            if stop.run_until_cancelled(self.rescan(&mut unsettled)).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// Looks at the folder once, and deals with the files that changed and have held still since the last look.
+    async fn rescan(&self, unsettled: &mut Unsettled) {
+        let dir = self.dir.clone();
+        let Ok(present) = tokio::task::spawn_blocking(move || names_in(&dir)).await else { return };
+        self.note_unused(&present);
+        for name in self.users.keys() {
+            let (now, known) = (present.get(name).copied(), self.files().get(name).and_then(|file| file.stamp));
+            if now == known {
+                unsettled.remove(name);
+            } else if unsettled.get(name) != Some(&now) {
+                unsettled.insert(name.clone(), now);
+            } else if let Some(stamp) = now {
+                if self.consider(name, stamp).await {
+                    unsettled.remove(name);
+                }
+            } else {
+                unsettled.remove(name);
+                self.files().entry(name.clone()).or_default().stamp = None;
+                tracing::warn!(policy = %name, "its file is gone; the policy as it was loaded serves on");
+            }
+        }
+    }
+
+    /// Keeps the list of files that no route uses.
+    fn note_unused(&self, present: &BTreeMap<String, Stamp>) {
+        let mut files = self.files();
+        files.retain(|name, _| self.users.contains_key(name) || present.contains_key(name));
+        for (name, stamp) in present.iter().filter(|(name, _)| !self.users.contains_key(*name)) {
+            files.insert(name.clone(), FileState { stamp: Some(*stamp), ..FileState::default() });
+        }
+    }
+
+    /// Reads a changed file and swaps it in, or refuses it. Returns whether it held still meanwhile; if not, nothing
+    /// was done.
+    async fn consider(&self, name: &str, stamp: Stamp) -> bool {
+        let path = self.path(name);
+        let read = tokio::task::spawn_blocking(move || {
+            let file = read(&path);
+            (Stamp::of(&path), file)
+        });
+        let file = match read.await {
+            Ok((after, _)) if after != Some(stamp) => return false,
+            Ok((_, file)) => file,
+            Err(panic) => Err(LoadError::Compile(panic.to_string())),
+        };
+        let file = match file {
+            Ok(file) => file,
+            Err(error) => {
+                self.refuse(name, stamp, vec![self.problem(name, &error).to_string()]);
+                return true;
+            }
+        };
+        let digest = digest(&file);
+        if self.serves(name, &digest) {
+            // Written again as it was, or put back: nothing to do, and nothing wrong any more.
+            let mut files = self.files();
+            let state = files.entry(name.to_owned()).or_default();
+            (state.stamp, state.refusal) = (Some(stamp), None);
+            return true;
+        }
+        match self.prepare(name, file).await {
+            Ok(prepared) => {
+                let version = prepared.policy.reference.version.clone();
+                self.swap_in(name, Some(stamp), prepared);
+                tracing::info!(policy = %name, %version, %digest, "policy reloaded");
+            }
+            Err(problems) => self.refuse(name, stamp, problems.iter().map(ToString::to_string).collect()),
+        }
+        true
+    }
+
+    fn serves(&self, name: &str, digest: &str) -> bool {
+        let files = self.files();
+        let served = files.get(name).and_then(|file| file.served.as_ref());
+        served.is_some_and(|(policy, _)| policy.reference.digest == digest)
+    }
+
+    fn refuse(&self, name: &str, stamp: Stamp, why: Vec<String>) {
+        tracing::error!(policy = %name, why = %why.join("; "), "changed policy refused; the one before serves on");
+        let mut files = self.files();
+        let state = files.entry(name.to_owned()).or_default();
+        (state.stamp, state.refusal) = (Some(stamp), Some(Refusal { at: self.clock.now(), why }));
+    }
+}

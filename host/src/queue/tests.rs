@@ -1,0 +1,312 @@
+//! The queue's promises, on a driven clock: hours pass in milliseconds.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Mutex;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+
+use super::*;
+use crate::alarm::Alarms;
+use crate::backoff::{Backoff, Growth, Jitter};
+use crate::clock::driven::{DrivenClock, START};
+use crate::config::{Destination, Idempotency, Mode, Route};
+use crate::dispatch::{Clients, CredentialId, Delivery, Notifier, Sent, Transport};
+use crate::message::{Envelope, Fallback, Outcome, Progress, Request, Response};
+use crate::policy::Catalog;
+use crate::store::memory::MemoryStore;
+
+/// What a vendor does with one attempt.
+enum Act {
+    Answer(u16),
+    RetryAfter(u16, u64),
+    Silent,
+}
+
+/// A vendor that follows a script, and answers 200 once it has none.
+struct Vendor {
+    clock: Arc<DrivenClock>,
+    script: Mutex<HashMap<String, VecDeque<Act>>>,
+    seen: Mutex<Vec<(String, MessageId, Duration)>>,
+}
+
+#[async_trait::async_trait]
+impl Transport for Vendor {
+    async fn send(&self, delivery: Delivery) -> Sent {
+        let route = delivery.route.name.to_string();
+        self.seen.lock().unwrap().push((route.clone(), delivery.message, self.clock.now().since(START)));
+        let act = self.script.lock().unwrap().get_mut(&route).and_then(VecDeque::pop_front);
+        let (status, retry_after) = match act {
+            None => (200, None),
+            Some(Act::Answer(status)) => (status, None),
+            Some(Act::RetryAfter(status, seconds)) => (status, Some(seconds)),
+            Some(Act::Silent) => std::future::pending().await,
+        };
+        let headers = retry_after.map(|seconds| (http::header::RETRY_AFTER, HeaderValue::from(seconds)));
+        let outcome = Outcome::Response(Response {
+            status: StatusCode::from_u16(status).unwrap(),
+            headers: headers.into_iter().collect(),
+            body: Bytes::new(),
+            truncated: false,
+        });
+        Sent { outcome, credentials: CredentialId::default(), latency: Duration::from_millis(1) }
+    }
+
+    fn expire_credentials(&self, _: &Destination, _: CredentialId) {}
+}
+
+struct Bench {
+    clock: Arc<DrivenClock>,
+    store: Arc<MemoryStore>,
+    vendor: Arc<Vendor>,
+    holds: Arc<Holds>,
+    queue: Arc<Queue>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+    _dir: tempfile::TempDir,
+}
+
+fn route(name: &str, change: impl FnOnce(&mut Route)) -> Arc<Route> {
+    let mut route = Route {
+        name: RouteName::new(name).unwrap(),
+        destination: Destination {
+            url: format!("http://{name}.test/").parse().unwrap(),
+            timeout: Duration::from_secs(10),
+            response_limit: 1 << 20,
+            auth: None,
+            headers: Vec::new(),
+            allow: Vec::new(),
+        },
+        mode: Mode::Async,
+        policy: None,
+        envelope: Envelope {
+            max_attempts: 5,
+            max_elapsed: Duration::from_secs(86_400),
+            min_delay: Duration::from_secs(1),
+            max_delay: Duration::from_secs(60),
+            backoff: Backoff { growth: Growth::Exponential { factor: 2.0 }, jitter: Jitter::None },
+            retry_after_max: Duration::from_secs(3600),
+            renewable_credentials: false,
+        },
+        fallback: None,
+        alarm: None,
+        keep_dead: Duration::from_secs(86_400),
+        concurrency: 4,
+        max_queued: 100,
+        body_limit: 1 << 20,
+        idempotency: Idempotency { required: false, keep: Duration::from_secs(86_400) },
+    };
+    change(&mut route);
+    Arc::new(route)
+}
+
+fn plain(name: &str) -> Arc<Route> {
+    route(name, |_| {})
+}
+
+impl Bench {
+    async fn with(routes: Vec<Arc<Route>>) -> Self {
+        Self::on(Arc::new(MemoryStore::default()), routes).await
+    }
+
+    async fn on(store: Arc<MemoryStore>, routes: Vec<Arc<Route>>) -> Self {
+        let clock = Arc::new(DrivenClock::new());
+        let seam: Arc<dyn Clock> = Arc::clone(&clock) as Arc<dyn Clock>;
+        let dir = tempfile::tempdir().unwrap();
+        let by_name: BTreeMap<RouteName, Arc<Route>> =
+            routes.iter().map(|route| (route.name.clone(), Arc::clone(route))).collect();
+        let catalog = Catalog::open(dir.path(), by_name.keys().map(|name| (name.clone(), None)), Arc::clone(&seam));
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let notifier = Notifier::start(Arc::new(Clients::new().unwrap()), Arc::clone(&seam), &tasks, stop.clone());
+        let vendor =
+            Arc::new(Vendor { clock: Arc::clone(&clock), script: Mutex::default(), seen: Mutex::default() });
+        let holds = Arc::new(Holds::default());
+        let watch = Arc::new(Watch::new(by_name.keys()));
+        let attempts = Attempts::new(
+            by_name.clone(),
+            Arc::new(catalog.await.unwrap()),
+            Arc::clone(&vendor) as Arc<dyn Transport>,
+            Arc::clone(&holds),
+            Arc::new(Alarms::new(&routes, notifier)),
+            Arc::clone(&watch),
+            Arc::clone(&seam),
+        );
+        let tally = store.tally().await.unwrap();
+        let open = |name: &RouteName| tally.iter().filter(|((of, state), _)| of == name.as_str() && !state.is_terminal()).map(|(_, n)| n).sum();
+        let lanes = routes.iter().map(|route| (route.name.clone(), Arc::new(Lane::new(Arc::clone(route), open(&route.name)))));
+        let queue = Arc::new(Queue::new(
+            lanes.collect(),
+            Arc::clone(&store) as Arc<dyn Store>,
+            Arc::new(attempts),
+            Arc::clone(&holds),
+            watch,
+            seam,
+            Owner("this host".to_owned()),
+            stop.clone(),
+        ));
+        tasks.spawn(Arc::clone(&queue).run(Duration::from_secs(5)));
+        Self { clock, store, vendor, holds, queue, stop, tasks, _dir: dir }
+    }
+
+    fn script(&self, route: &str, acts: impl IntoIterator<Item = Act>) {
+        self.vendor.script.lock().unwrap().insert(route.to_owned(), acts.into_iter().collect());
+    }
+
+    async fn offer(&self, route: &str) -> (MessageId, Offered) {
+        let now = self.clock.now();
+        let message = Message {
+            id: MessageId::new(now),
+            route: RouteName::new(route).unwrap(),
+            request: Arc::new(Request {
+                method: Method::POST,
+                path: String::new(),
+                headers: HeaderMap::new(),
+                body: Bytes::new(),
+            }),
+            idempotency_key: None,
+            accepted_at: now,
+            progress: Progress::default(),
+        };
+        let id = message.id;
+        (id, self.queue.offer(message, None).await.unwrap_or(Offered::Saturated))
+    }
+
+    async fn accept(&self, route: &str) -> MessageId {
+        let (id, offered) = self.offer(route).await;
+        assert_eq!(offered, Offered::Accepted);
+        id
+    }
+
+    async fn until(&self, id: MessageId, state: State) {
+        self.clock.until(&format!("{id} is {state}"), || self.store.state(id) == Some(state)).await;
+    }
+
+    /// When the vendor saw attempts on `route`, in seconds since the start.
+    fn seen(&self, route: &str) -> Vec<f64> {
+        let seen = self.vendor.seen.lock().unwrap();
+        seen.iter().filter(|(on, ..)| on == route).map(|(.., at)| at.as_secs_f64()).collect()
+    }
+}
+
+#[tokio::test]
+async fn a_message_is_tried_again_by_its_backoff_until_it_is_delivered() {
+    let bench = Bench::with(vec![plain("a")]).await;
+    bench.script("a", [Act::Answer(503), Act::Answer(500), Act::Answer(429)]);
+    let id = bench.accept("a").await;
+    bench.until(id, State::Delivered).await;
+    assert_eq!(bench.seen("a"), [0.0, 1.0, 3.0, 7.0], "1 s, 2 s and 4 s apart, and never early");
+    assert_eq!(bench.store.journal(id).len(), 4);
+}
+
+#[tokio::test]
+async fn attempts_run_out_into_a_dead_letter_that_can_be_redriven() {
+    let bench = Bench::with(vec![plain("a")]).await;
+    bench.script("a", (0..5).map(|_| Act::Answer(500)));
+    let id = bench.accept("a").await;
+    bench.until(id, State::Dead).await;
+    assert_eq!(bench.seen("a").len(), 5);
+    assert_eq!(bench.queue.redrive(Selection::Ids(vec![id])).await.unwrap(), 1);
+    bench.until(id, State::Delivered).await;
+    let numbers: Vec<u32> = bench.store.journal(id).iter().map(|record| record.number).collect();
+    assert_eq!(numbers, [1, 2, 3, 4, 5, 6], "the journal goes on where it was");
+}
+
+#[tokio::test]
+async fn a_retry_after_holds_every_message_to_the_destination() {
+    let bench = Bench::with(vec![plain("a"), plain("b")]).await;
+    bench.script("a", [Act::RetryAfter(429, 30)]);
+    let first = bench.accept("a").await;
+    bench.clock.until("the first attempt", || !bench.seen("a").is_empty()).await;
+    bench.clock.until("the hold", || bench.holds.held_until("http://a.test", bench.clock.now()).is_some()).await;
+    let (second, third) = (bench.accept("a").await, bench.accept("a").await);
+    let other = bench.accept("b").await;
+    for id in [first, second, third, other] {
+        bench.until(id, State::Delivered).await;
+    }
+    let later: Vec<f64> = bench.seen("a").into_iter().skip(1).collect();
+    assert!(later.iter().all(|at| *at >= 30.0), "{later:?}");
+    assert!(bench.seen("b")[0] < 1.0, "another destination is not concerned");
+}
+
+#[tokio::test]
+async fn a_lane_whose_destination_hangs_does_not_hold_up_another() {
+    let bench = Bench::with(vec![plain("hangs"), plain("works")]).await;
+    bench.script("hangs", (0..20).map(|_| Act::Silent));
+    for _ in 0..20 {
+        bench.accept("hangs").await;
+    }
+    let mut works = Vec::new();
+    for _ in 0..50 {
+        works.push(bench.accept("works").await);
+    }
+    for id in works {
+        bench.until(id, State::Delivered).await;
+    }
+    assert_eq!(bench.seen("hangs").len(), 4, "no more attempts at once than the route's concurrency");
+}
+
+#[tokio::test]
+async fn more_than_max_queued_is_refused_and_what_was_accepted_goes_on() {
+    let bench = Bench::with(vec![route("a", |route| (route.max_queued, route.concurrency) = (3, 1))]).await;
+    bench.script("a", [Act::RetryAfter(503, 10)]);
+    let mut accepted = Vec::new();
+    for _ in 0..3 {
+        accepted.push(bench.accept("a").await);
+    }
+    assert_eq!(bench.offer("a").await.1, Offered::Saturated);
+    for id in accepted {
+        bench.until(id, State::Delivered).await;
+    }
+    assert_eq!(bench.offer("a").await.1, Offered::Accepted, "there is room again");
+}
+
+#[tokio::test]
+async fn a_store_that_fails_for_a_while_loses_nothing() {
+    let bench = Bench::with(vec![plain("a")]).await;
+    let id = bench.accept("a").await;
+    bench.store.fail_next(5);
+    bench.until(id, State::Delivered).await;
+    assert!(bench.store.has_failed(), "the failures did happen");
+    bench.store.fail_next(1);
+    assert_eq!(bench.offer("a").await.1, Offered::Saturated, "refused, not accepted and lost");
+    let next = bench.accept("a").await;
+    bench.until(next, State::Delivered).await;
+}
+
+#[tokio::test]
+async fn exhausted_on_one_route_a_message_goes_on_to_its_second_vendor() {
+    let second = Fallback::Route(RouteName::new("second").unwrap());
+    let first = route("first", |route| (route.envelope.max_attempts, route.fallback) = (2, Some(second)));
+    let bench = Bench::with(vec![first, plain("second")]).await;
+    bench.script("first", [Act::Answer(500), Act::Answer(500)]);
+    bench.script("second", [Act::Answer(503)]);
+    let id = bench.accept("first").await;
+    bench.until(id, State::Delivered).await;
+    assert_eq!((bench.seen("first").len(), bench.seen("second").len()), (2, 2));
+    assert_eq!(bench.queue.lane(&RouteName::new("first").unwrap()).unwrap().open(), 0);
+    assert_eq!(bench.queue.lane(&RouteName::new("second").unwrap()).unwrap().open(), 0);
+}
+
+#[tokio::test]
+async fn a_host_that_stops_gives_back_what_did_not_finish_and_the_next_one_delivers_it() {
+    let bench = Bench::with(vec![plain("a")]).await;
+    bench.script("a", [Act::Silent]);
+    let id = bench.accept("a").await;
+    bench.clock.until("the attempt", || !bench.seen("a").is_empty()).await;
+    bench.stop.cancel();
+    bench.clock.until("the grace period is over", || bench.store.state(id) == Some(State::Queued)).await;
+    let store = Arc::clone(&bench.store);
+    bench.tasks.close();
+    let next = Bench::on(store, vec![plain("a")]).await;
+    next.until(id, State::Delivered).await;
+}
+
+#[tokio::test]
+async fn a_lease_is_prolonged_while_its_attempt_lasts() {
+    let bench = Bench::with(vec![plain("a")]).await;
+    bench.script("a", [Act::Silent]);
+    let id = bench.accept("a").await;
+    bench.clock.pass(LEASE * 5).await;
+    assert_eq!(bench.store.state(id), Some(State::InFlight));
+    assert_eq!(bench.seen("a").len(), 1, "nobody took it over");
+}

@@ -1,0 +1,346 @@
+//! A store in memory, for unit tests of what stands on the `Store` seam. It passes the same contract suite as the
+//! real ones, and can be told to fail.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+
+use super::{
+    Acceptance, Accepted, Claimed, Entry, Filter, Finish, Finished, Hold, KeyClaim, KeyState, LaneClaim, Lease, Owner,
+    Retention, Selection, Store, StoreError, Stored, Summary, Then,
+};
+use crate::clock::Timestamp;
+use crate::message::{Answer, AttemptRecord, Message, MessageId, Progress, RouteName, State};
+
+/// The store.
+#[derive(Default)]
+pub(crate) struct MemoryStore {
+    kept: Mutex<Kept>,
+    failures: AtomicU32,
+}
+
+#[derive(Default)]
+struct Kept {
+    rows: BTreeMap<MessageId, Row>,
+    keys: HashMap<(RouteName, String), Key>,
+    holds: HashMap<String, Timestamp>,
+}
+
+struct Row {
+    message: Message,
+    state: State,
+    reason: String,
+    due: Timestamp,
+    lease: Option<Lease>,
+    ended_at: Option<Timestamp>,
+    attempts: Vec<AttemptRecord>,
+}
+
+struct Key {
+    claim: KeyClaim,
+    state: KeyState,
+}
+
+impl MemoryStore {
+    /// The next `calls` that write fail as unavailable.
+    pub(crate) fn fail_next(&self, calls: u32) {
+        self.failures.store(calls, Ordering::SeqCst);
+    }
+
+    /// Whether all the failures asked for have happened.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failures.load(Ordering::SeqCst) == 0
+    }
+
+    fn write(&self) -> Result<MutexGuard<'_, Kept>, StoreError> {
+        let failing = self.failures.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
+        if failing { Err(StoreError::Unavailable("told to fail".into())) } else { Ok(self.read()) }
+    }
+
+    fn read(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The state of a message; none when it is unknown.
+    pub(crate) fn state(&self, id: MessageId) -> Option<State> {
+        self.read().rows.get(&id).map(|row| row.state)
+    }
+
+    /// The journal of a message.
+    pub(crate) fn journal(&self, id: MessageId) -> Vec<AttemptRecord> {
+        self.read().rows.get(&id).map(|row| row.attempts.clone()).unwrap_or_default()
+    }
+}
+
+impl Kept {
+    /// Looks a key up and takes it if it is free.
+    fn take_key(&mut self, claim: &KeyClaim, now: Timestamp, taken: KeyState) -> KeyState {
+        let place = (claim.route.clone(), claim.key.clone());
+        let known = self.keys.get(&place).filter(|key| {
+            let opened_by_one_gone = key.state == KeyState::InFlight && key.claim.owner != claim.owner;
+            key.claim.keep_until > now && !opened_by_one_gone && !key.is_opened_for(claim)
+        });
+        match known {
+            Some(key) if key.claim.fingerprint != claim.fingerprint => KeyState::OtherPayload,
+            Some(key) => key.state.clone(),
+            None => {
+                self.keys.insert(place, Key { claim: claim.clone(), state: taken });
+                KeyState::Fresh
+            }
+        }
+    }
+
+    fn selected(&self, selection: &Selection) -> Vec<MessageId> {
+        match selection {
+            Selection::Ids(ids) => ids.iter().copied().filter(|id| self.rows.contains_key(id)).collect(),
+            Selection::Matching(filter) => {
+                let limit = if filter.limit == 0 { usize::MAX } else { filter.limit as usize };
+                self.fitting(filter).take(limit).map(|row| row.message.id).collect()
+            }
+        }
+    }
+
+    fn fitting<'a>(&'a self, filter: &'a Filter) -> impl Iterator<Item = &'a Row> {
+        self.rows.values().rev().filter(move |row| {
+            filter.route.as_ref().is_none_or(|route| route == row.message.route.as_str())
+                && (filter.states.is_empty() || filter.states.contains(&row.state))
+                && filter.reason.as_ref().is_none_or(|text| row.reason.contains(text.as_str()))
+                && filter.before.is_none_or(|before| row.message.id < before)
+        })
+    }
+}
+
+impl Key {
+    /// Whether the same request opened it, and now stores its message.
+    fn is_opened_for(&self, claim: &KeyClaim) -> bool {
+        self.state == KeyState::InFlight && self.claim.message == claim.message
+    }
+}
+
+impl Row {
+    fn summary(&self) -> Summary {
+        Summary {
+            id: self.message.id,
+            route: self.message.route.to_string(),
+            state: self.state,
+            reason: self.reason.clone(),
+            attempts: self.message.progress.journal,
+            method: self.message.request.method.to_string(),
+            path: self.message.request.path.clone(),
+            accepted_at: self.message.accepted_at,
+            due_at: (!self.state.is_terminal()).then_some(self.due),
+            ended_at: self.ended_at,
+        }
+    }
+
+    /// When it may be claimed: queued, or under a lease that runs out.
+    fn claimable_at(&self) -> Option<Timestamp> {
+        match self.state {
+            State::Queued => Some(self.due),
+            State::InFlight => self.lease.as_ref().map(|lease| lease.until),
+            _ => None,
+        }
+    }
+}
+
+#[async_trait]
+impl Store for MemoryStore {
+    async fn accept(&self, acceptance: Acceptance) -> Result<Accepted, StoreError> {
+        let mut kept = self.write()?;
+        let Acceptance { message, entry, attempts, key, hold } = acceptance;
+        if let Some(claim) = &key {
+            let state = kept.take_key(claim, message.accepted_at, KeyState::Stored(message.id));
+            if state != KeyState::Fresh {
+                return Ok(Accepted::Key(state));
+            }
+        }
+        if let Some(hold) = hold {
+            kept.holds.insert(hold.destination, hold.until);
+        }
+        let mut row = Row {
+            due: message.accepted_at,
+            message,
+            state: State::Queued,
+            reason: String::new(),
+            lease: None,
+            ended_at: None,
+            attempts,
+        };
+        match entry {
+            Entry::Queued { due } => row.due = due,
+            Entry::Leased(lease) => (row.state, row.lease) = (State::InFlight, Some(lease)),
+            Entry::Ended { state, reason, at } => (row.state, row.reason, row.ended_at) = (state, reason, Some(at)),
+        }
+        kept.rows.insert(row.message.id, row);
+        Ok(Accepted::Stored)
+    }
+
+    async fn open_key(&self, claim: KeyClaim, now: Timestamp) -> Result<KeyState, StoreError> {
+        Ok(self.write()?.take_key(&claim, now, KeyState::InFlight))
+    }
+
+    async fn close_key(&self, route: RouteName, key: String, answer: Option<Answer>) -> Result<(), StoreError> {
+        let mut kept = self.write()?;
+        let place = (route, key);
+        match answer {
+            None => drop(kept.keys.remove(&place)),
+            Some(answer) => {
+                if let Some(key) = kept.keys.get_mut(&place) {
+                    key.state = KeyState::Answered(answer);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn claim_due(&self, lanes: Vec<LaneClaim>, now: Timestamp, lease: Lease) -> Result<Claimed, StoreError> {
+        let mut kept = self.write()?;
+        let mut claimed = Claimed::default();
+        for lane in lanes {
+            let mut waiting: Vec<&mut Row> = kept
+                .rows
+                .values_mut()
+                .filter(|row| row.message.route == lane.route && row.claimable_at().is_some())
+                .collect();
+            waiting.sort_by_key(|row| row.claimable_at());
+            let mut taken = 0;
+            for row in waiting {
+                let Some(claimable_at) = row.claimable_at() else { continue };
+                if taken < lane.limit && claimable_at <= now {
+                    taken += 1;
+                    (row.state, row.lease) = (State::InFlight, Some(lease.clone()));
+                    claimed.messages.push(row.message.clone());
+                } else {
+                    claimed.next_due.insert(lane.route.clone(), claimable_at);
+                    break;
+                }
+            }
+        }
+        Ok(claimed)
+    }
+
+    async fn finish(&self, finish: Finish) -> Result<Finished, StoreError> {
+        let mut kept = self.write()?;
+        let Some(row) = kept.rows.get_mut(&finish.id) else { return Ok(Finished::LeaseLost) };
+        if row.state != State::InFlight || row.lease.as_ref().is_none_or(|lease| lease.owner != finish.owner) {
+            return Ok(Finished::LeaseLost);
+        }
+        row.lease = None;
+        row.reason.clone_from(&finish.attempt.reason);
+        row.attempts.push(finish.attempt);
+        row.message.progress = finish.progress;
+        match finish.then {
+            Then::Queue { due, route } => (row.state, row.due, row.message.route) = (State::Queued, due, route),
+            Then::End { state, reason, at } => (row.state, row.reason, row.ended_at) = (state, reason, Some(at)),
+        }
+        if let Some(hold) = finish.hold {
+            kept.holds.insert(hold.destination, hold.until);
+        }
+        Ok(Finished::Done)
+    }
+
+    async fn extend_lease(&self, ids: Vec<MessageId>, lease: Lease) -> Result<Vec<MessageId>, StoreError> {
+        let mut kept = self.write()?;
+        let mut held = Vec::new();
+        for id in ids {
+            if let Some(row) = kept.rows.get_mut(&id)
+                && row.state == State::InFlight
+                && row.lease.as_ref().is_some_and(|known| known.owner == lease.owner)
+            {
+                row.lease = Some(lease.clone());
+                held.push(id);
+            }
+        }
+        Ok(held)
+    }
+
+    async fn release(&self, ids: Vec<MessageId>, owner: Owner) -> Result<(), StoreError> {
+        let mut kept = self.write()?;
+        for id in ids {
+            if let Some(row) = kept.rows.get_mut(&id)
+                && row.state == State::InFlight
+                && row.lease.as_ref().is_some_and(|lease| lease.owner == owner)
+            {
+                (row.state, row.lease) = (State::Queued, None);
+            }
+        }
+        Ok(())
+    }
+
+    async fn message(&self, id: MessageId) -> Result<Option<Stored>, StoreError> {
+        Ok(self.read().rows.get(&id).map(|row| Stored {
+            message: row.message.clone(),
+            summary: row.summary(),
+            attempts: row.attempts.clone(),
+        }))
+    }
+
+    async fn list(&self, filter: Filter) -> Result<Vec<Summary>, StoreError> {
+        let limit = if filter.limit == 0 { 100 } else { filter.limit as usize };
+        Ok(self.read().fitting(&filter).take(limit).map(Row::summary).collect())
+    }
+
+    async fn redrive(&self, selection: Selection, now: Timestamp) -> Result<u64, StoreError> {
+        let mut kept = self.write()?;
+        let mut redriven = 0;
+        for id in kept.selected(&selection) {
+            if let Some(row) = kept.rows.get_mut(&id)
+                && matches!(row.state, State::Dead | State::Answered | State::Dropped)
+            {
+                (row.state, row.due, row.ended_at) = (State::Queued, now, None);
+                row.message.progress = Progress { journal: row.message.progress.journal, ..Progress::default() };
+                redriven += 1;
+            }
+        }
+        Ok(redriven)
+    }
+
+    async fn discard(&self, selection: Selection, now: Timestamp) -> Result<u64, StoreError> {
+        let mut kept = self.write()?;
+        let mut discarded = 0;
+        for id in kept.selected(&selection) {
+            if let Some(row) = kept.rows.get_mut(&id)
+                && row.state == State::Dead
+            {
+                (row.state, row.ended_at) = (State::Discarded, Some(now));
+                discarded += 1;
+            }
+        }
+        Ok(discarded)
+    }
+
+    async fn sweep(&self, retention: Retention, now: Timestamp, limit: u32) -> Result<u64, StoreError> {
+        let mut kept = self.write()?;
+        let over = |row: &Row| {
+            let keep = match row.state {
+                State::Delivered | State::Dropped | State::Discarded => Some(&retention.finished),
+                State::Dead | State::Answered => retention.dead.get(&row.message.route),
+                State::Queued | State::InFlight => None,
+            };
+            keep.zip(row.ended_at).is_some_and(|(keep, ended)| ended.after(*keep) <= now)
+        };
+        let gone: Vec<MessageId> =
+            kept.rows.values().filter(|row| over(row)).take(limit as usize).map(|row| row.message.id).collect();
+        for id in &gone {
+            kept.rows.remove(id);
+        }
+        let before = kept.keys.len();
+        kept.keys.retain(|_, key| key.claim.keep_until > now);
+        Ok((gone.len() + before - kept.keys.len()) as u64)
+    }
+
+    async fn tally(&self) -> Result<BTreeMap<(String, State), u64>, StoreError> {
+        let mut tally = BTreeMap::new();
+        for row in self.read().rows.values() {
+            *tally.entry((row.message.route.to_string(), row.state)).or_insert(0) += 1;
+        }
+        Ok(tally)
+    }
+
+    async fn holds(&self, now: Timestamp) -> Result<Vec<Hold>, StoreError> {
+        let holds = self.read().holds.clone();
+        Ok(holds.into_iter().filter(|(_, until)| *until > now).map(|(destination, until)| Hold { destination, until }).collect())
+    }
+}

@@ -1,0 +1,154 @@
+//! Leases: claiming what is due, prolonging, giving back, taking over.
+
+use std::collections::BTreeSet;
+
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::{keys, rows};
+use crate::clock::Timestamp;
+use crate::message::{Message, MessageId};
+use crate::store::{Claimed, LaneClaim, Lease, Owner, StoreError};
+
+/// Claims, lane by lane, what is due: queued messages, and those whose lease ran out.
+///
+/// A message that cannot be read is claimed and left out, and so holds nobody up; it is reported each time its lease
+/// has run out.
+///
+/// # Errors
+/// [`StoreError`]
+pub(super) fn claim_due(
+    connection: &Connection,
+    lanes: &[LaneClaim],
+    now: Timestamp,
+    lease: &Lease,
+) -> Result<Claimed, StoreError> {
+    let mut claimed = Claimed::default();
+    for lane in lanes {
+        let taken = due_in_lane(connection, lane, now)?;
+        for seq in &taken {
+            connection
+                .prepare_cached(
+                    "UPDATE messages SET state = 'in_flight', lease_owner = ?2, lease_until = ?3 WHERE seq = ?1",
+                )?
+                .execute(params![seq, lease.owner.0, rows::millis(lease.until)])?;
+            match load(connection, *seq) {
+                Ok(message) => claimed.messages.push(message),
+                Err(StoreError::Unusable(reason)) => {
+                    tracing::error!(seq, route = %lane.route, reason, "a message cannot be read and is passed over");
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if let Some(next) = next_due(connection, lane, &taken.into_iter().collect())? {
+            claimed.next_due.insert(lane.route.clone(), next);
+        }
+    }
+    Ok(claimed)
+}
+
+/// What is due in one lane, oldest due first and in the order stored, at most as many as the lane asks for.
+fn due_in_lane(connection: &Connection, lane: &LaneClaim, now: Timestamp) -> Result<Vec<i64>, StoreError> {
+    const QUEUED: &str = "SELECT due_at, seq FROM messages INDEXED BY messages_due
+        WHERE state = 'queued' AND route = ?1 AND due_at <= ?2 ORDER BY due_at, seq LIMIT ?3";
+    const LAPSED: &str = "SELECT due_at, seq FROM messages INDEXED BY messages_leased
+        WHERE state = 'in_flight' AND route = ?1 AND lease_until <= ?2 ORDER BY due_at, seq LIMIT ?3";
+    if lane.limit == 0 {
+        return Ok(Vec::new());
+    }
+    let limit = i64::try_from(lane.limit).unwrap_or(i64::MAX);
+    let mut due: Vec<(i64, i64)> = Vec::new();
+    for sql in [QUEUED, LAPSED] {
+        let mut statement = connection.prepare_cached(sql)?;
+        let rows = statement
+            .query_map(params![lane.route.as_str(), rows::millis(now), limit], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        for row in rows {
+            due.push(row?);
+        }
+    }
+    due.sort_unstable();
+    due.truncate(lane.limit);
+    Ok(due.into_iter().map(|(_, seq)| seq).collect())
+}
+
+fn load(connection: &Connection, seq: i64) -> Result<Message, StoreError> {
+    let mut statement = connection.prepare_cached(concat!(
+        "SELECT ",
+        rows::message_columns!(),
+        " FROM messages m JOIN requests r ON r.seq = m.seq WHERE m.seq = ?1"
+    ))?;
+    let message = statement.query_row([seq], |row| Ok(rows::message(row))).optional()?;
+    message.unwrap_or_else(|| Err(StoreError::Unusable("it has a message without its request".to_owned())))
+}
+
+/// When the lane's next message is due or its lease runs out, those just `taken` apart.
+fn next_due(connection: &Connection, lane: &LaneClaim, taken: &BTreeSet<i64>) -> Result<Option<Timestamp>, StoreError> {
+    let queued: Option<i64> = connection
+        .prepare_cached(
+            "SELECT min(due_at) FROM messages INDEXED BY messages_due WHERE state = 'queued' AND route = ?1",
+        )?
+        .query_row([lane.route.as_str()], |row| row.get(0))?;
+    let mut statement = connection.prepare_cached(
+        "SELECT lease_until, seq FROM messages INDEXED BY messages_leased
+         WHERE state = 'in_flight' AND route = ?1 ORDER BY lease_until",
+    )?;
+    // Those just taken have the latest leases, so the first row nearly always decides.
+    let mut leased = None;
+    let mut rows = statement.query([lane.route.as_str()])?;
+    while let Some(row) = rows.next()? {
+        if !taken.contains(&row.get(1)?) {
+            leased = Some(row.get::<_, i64>(0)?);
+            break;
+        }
+    }
+    Ok([queued, leased].into_iter().flatten().min().map(rows::timestamp))
+}
+
+/// Prolongs leases; answers the messages that are still held.
+///
+/// # Errors
+/// [`StoreError`]
+pub(super) fn extend_lease(
+    connection: &Connection,
+    ids: Vec<MessageId>,
+    lease: &Lease,
+) -> Result<Vec<MessageId>, StoreError> {
+    let mut statement = connection.prepare_cached(
+        "UPDATE messages SET lease_until = ?3 WHERE id = ?1 AND state = 'in_flight' AND lease_owner = ?2",
+    )?;
+    let mut held = Vec::with_capacity(ids.len());
+    for id in ids {
+        if statement.execute(params![id.as_bytes(), lease.owner.0, rows::millis(lease.until)])? > 0 {
+            held.push(id);
+        }
+    }
+    Ok(held)
+}
+
+/// Gives messages back, each with the turn it had.
+///
+/// # Errors
+/// [`StoreError`]
+pub(super) fn release(connection: &Connection, ids: &[MessageId], owner: &Owner) -> Result<(), StoreError> {
+    let mut statement = connection.prepare_cached(
+        "UPDATE messages SET state = 'queued', lease_owner = NULL, lease_until = NULL
+         WHERE id = ?1 AND state = 'in_flight' AND lease_owner = ?2",
+    )?;
+    for id in ids {
+        statement.execute(params![id.as_bytes(), owner.0])?;
+    }
+    Ok(())
+}
+
+/// Queues what other owners hold, due `now`, and frees the keys they had opened. Answers how many were queued.
+///
+/// # Errors
+/// [`StoreError`]
+pub(super) fn recover(connection: &Connection, owner: &Owner, now: Timestamp) -> Result<u64, StoreError> {
+    keys::recover(connection, &owner.0)?;
+    let recovered = connection.execute(
+        "UPDATE messages SET state = 'queued', due_at = ?2, lease_owner = NULL, lease_until = NULL
+         WHERE state = 'in_flight' AND lease_owner <> ?1",
+        params![owner.0, rows::millis(now)],
+    )?;
+    Ok(u64::try_from(recovered).unwrap_or(u64::MAX))
+}

@@ -1,0 +1,193 @@
+//! Finding messages that fit a filter, to list them or to amend them.
+
+use std::collections::BTreeSet;
+
+use rusqlite::{Connection, Row, params};
+
+use super::rows;
+use crate::clock::Timestamp;
+use crate::message::{MessageId, State};
+use crate::store::{Filter, Selection, StoreError, Summary};
+
+/// Messages in a list when the filter does not say, and at most.
+const LIST_DEFAULT: u32 = 100;
+const LIST_MOST: u32 = 1000;
+
+/// Messages amended in one step.
+const STEP: u32 = 500;
+
+/// Greater than every id, which has 16 bytes.
+const BEYOND_IDS: [u8; 17] = [0xff; 17];
+
+/// Messages that fit, newest first.
+///
+/// # Errors
+/// [`StoreError`]
+pub(super) fn list(connection: &Connection, filter: &Filter) -> Result<Vec<Summary>, StoreError> {
+    let limit = if filter.limit == 0 { LIST_DEFAULT } else { filter.limit.min(LIST_MOST) };
+    let mut found = Vec::new();
+    if filter.states.is_empty() {
+        found = select(connection, None, filter, limit, rows::summary)?;
+    } else {
+        // One walk along the ids for each state, then merged: each walk is bounded by the limit.
+        for state in filter.states.iter().collect::<BTreeSet<_>>() {
+            found.append(&mut select(connection, Some(*state), filter, limit, rows::summary)?);
+        }
+        found.sort_unstable_by_key(|summary: &Summary| std::cmp::Reverse(summary.id));
+        found.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
+    }
+    Ok(found)
+}
+
+/// At most `limit` messages in `state` (none: in any) that fit the filter otherwise, newest first.
+fn select<T>(
+    connection: &Connection,
+    state: Option<State>,
+    filter: &Filter,
+    limit: u32,
+    read: impl Fn(&Row<'_>) -> Result<T, StoreError>,
+) -> Result<Vec<T>, StoreError> {
+    macro_rules! query {
+        ($which:literal) => {
+            concat!(
+                "SELECT ",
+                rows::summary_columns!(),
+                " FROM messages m ",
+                $which,
+                " AND m.id < ?1 AND (?2 IS NULL OR m.route = ?2) AND (?3 IS NULL OR instr(m.reason, ?3) > 0)
+                 ORDER BY m.id DESC LIMIT ?4"
+            )
+        };
+    }
+    // Along the ids, or along the index in which every state but the most frequent has its own ids in order.
+    let sql = match state {
+        None => query!("JOIN requests r ON r.seq = m.seq WHERE ?5 IS NULL"),
+        Some(State::Delivered) => query!("JOIN requests r ON r.seq = m.seq WHERE +m.state = ?5"),
+        Some(_) => query!(
+            "INDEXED BY messages_by_state JOIN requests r ON r.seq = m.seq WHERE m.state <> 'delivered' AND m.state = ?5"
+        ),
+    };
+    let before = filter.before.as_ref().map_or(&BEYOND_IDS[..], |id| id.as_bytes());
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query(params![before, filter.route, filter.reason, limit, state.map(State::as_str)])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.push(read(row)?);
+    }
+    Ok(found)
+}
+
+/// What is done to selected messages.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Amendment {
+    /// Queued again, due `now`, with attempts counted afresh.
+    Redrive { now: Timestamp },
+    /// Given up `now`.
+    Discard { now: Timestamp },
+}
+
+impl Amendment {
+    /// The states it may be done to.
+    const fn from(self) -> &'static [State] {
+        match self {
+            Self::Redrive { .. } => &[State::Answered, State::Dead, State::Dropped],
+            Self::Discard { .. } => &[State::Dead],
+        }
+    }
+
+    /// Amends one message; answers whether it was in a state for that.
+    fn apply(self, connection: &Connection, id: MessageId) -> Result<bool, StoreError> {
+        let (sql, now) = match self {
+            Self::Redrive { now } => (
+                "UPDATE messages SET state = 'queued', due_at = ?2, ended_at = NULL, attempts = 0, started_at = NULL,
+                     previous_delay_ns = NULL, reauthenticated = 0, hops = 0
+                 WHERE id = ?1 AND state IN ('answered', 'dead', 'dropped')",
+                now,
+            ),
+            Self::Discard { now } => {
+                ("UPDATE messages SET state = 'discarded', ended_at = ?2 WHERE id = ?1 AND state = 'dead'", now)
+            }
+        };
+        Ok(connection.prepare_cached(sql)?.execute(params![id.as_bytes(), rows::millis(now)])? > 0)
+    }
+}
+
+/// What of a selection is still to be amended.
+#[derive(Debug)]
+pub(super) struct Cursor {
+    selection: Selection,
+    /// How many more may be; none means any number.
+    left: Option<u32>,
+}
+
+impl Cursor {
+    /// The whole selection.
+    pub(super) fn new(selection: Selection) -> Self {
+        let left = match &selection {
+            Selection::Matching(filter) if filter.limit > 0 => Some(filter.limit),
+            _ => None,
+        };
+        Self { selection, left }
+    }
+}
+
+/// What one step did.
+#[derive(Debug)]
+pub(super) struct Amended {
+    /// Messages amended.
+    pub(super) amended: u64,
+    /// What is left to do.
+    pub(super) rest: Option<Cursor>,
+}
+
+/// Amends the next few messages of a selection.
+///
+/// # Errors
+/// [`StoreError`]
+pub(super) fn amend(connection: &Connection, cursor: Cursor, amendment: Amendment) -> Result<Amended, StoreError> {
+    let Cursor { selection, left } = cursor;
+    let (ids, rest) = match selection {
+        Selection::Ids(mut ids) => {
+            let later = ids.split_off(ids.len().min(STEP as usize));
+            (ids, (!later.is_empty()).then_some(Selection::Ids(later)))
+        }
+        Selection::Matching(filter) => next_matching(connection, filter, left, amendment)?,
+    };
+    let mut amended: u32 = 0;
+    for id in ids {
+        amended += u32::from(amendment.apply(connection, id)?);
+    }
+    let left = left.map(|left| left.saturating_sub(amended));
+    let rest = rest.filter(|_| left != Some(0)).map(|selection| Cursor { selection, left });
+    Ok(Amended { amended: amended.into(), rest })
+}
+
+/// The next few messages that fit and may be amended, newest first, and the filter for those after them. A message
+/// that comes to fit meanwhile is newer or is met on the way; the walk goes one way only, so it ends.
+fn next_matching(
+    connection: &Connection,
+    filter: Filter,
+    left: Option<u32>,
+    amendment: Amendment,
+) -> Result<(Vec<MessageId>, Option<Selection>), StoreError> {
+    let limit = left.map_or(STEP, |left| left.min(STEP));
+    let states: BTreeSet<State> = amendment
+        .from()
+        .iter()
+        .copied()
+        .filter(|state| filter.states.is_empty() || filter.states.contains(state))
+        .collect();
+    let mut ids: Vec<MessageId> = Vec::new();
+    for state in states {
+        ids.append(&mut select(connection, Some(state), &filter, limit, |row| Ok(MessageId::from_bytes(row.get(0)?)))?);
+    }
+    ids.sort_unstable_by(|a, b| b.cmp(a));
+    ids.truncate(limit as usize);
+    let rest = match ids.last() {
+        Some(last) if ids.len() == limit as usize => {
+            Some(Selection::Matching(Filter { before: Some(*last), ..filter }))
+        }
+        _ => None,
+    };
+    Ok((ids, rest))
+}

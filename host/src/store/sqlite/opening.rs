@@ -1,0 +1,105 @@
+//! Opening the file: the lock that keeps other hosts away, the settings of each connection, the checks before use.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rusqlite::{Connection, OpenFlags};
+
+use super::schema;
+use crate::store::StoreError;
+
+/// How long a connection waits for another program (a backup, a shell) that has the file locked.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How many compiled statements a connection keeps; there are fewer than this.
+const STATEMENTS: usize = 64;
+
+/// Proof that this host alone has the file. Given up when dropped, or when the process ends, however it ends.
+#[derive(Debug)]
+pub(super) struct HostLock(#[expect(dead_code, reason = "held for what its drop does")] File);
+
+/// A file ready for writing.
+pub(super) struct Opened {
+    pub(super) path: PathBuf,
+    pub(super) lock: HostLock,
+    pub(super) connection: Connection,
+}
+
+/// Opens or makes the file at `path`, and takes it for this host.
+///
+/// # Errors
+/// As [`super::SqliteStore::open`].
+pub(super) fn open(path: &Path) -> Result<Opened, StoreError> {
+    make_private(path)?;
+    // The same file under two names must have one lock.
+    let path = path.canonicalize().map_err(|error| StoreError::Unavailable(error.into()))?;
+    let lock = lock(&path)?;
+    let connection = connect_writer(&path).map_err(|error| match error {
+        StoreError::Unusable(reason) => StoreError::Unusable(format!("{}: {reason}", path.display())),
+        other => other,
+    })?;
+    Ok(Opened { path, lock, connection })
+}
+
+/// Makes an empty file that only its owner can read, unless there is one: requests may carry credentials. SQLite
+/// gives its side files the same permissions.
+fn make_private(path: &Path) -> Result<(), StoreError> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.open(path).map(drop).map_err(|error| StoreError::Unavailable(error.into()))
+}
+
+fn lock(path: &Path) -> Result<HostLock, StoreError> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".lock");
+    let name = PathBuf::from(name);
+    make_private(&name)?;
+    let file = OpenOptions::new().write(true).open(&name).map_err(|error| StoreError::Unavailable(error.into()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(HostLock(file)),
+        Err(TryLockError::WouldBlock) => Err(StoreError::Unusable(format!(
+            "{} is in use by another host, which holds {}",
+            path.display(),
+            name.display()
+        ))),
+        Err(TryLockError::Error(error)) => Err(StoreError::Unavailable(error.into())),
+    }
+}
+
+fn connect_writer(path: &Path) -> Result<Connection, StoreError> {
+    let mut connection =
+        Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    // Looked at before any setting is written, so that another program's file stays as it was.
+    schema::version(&connection)?;
+    // Takes effect only in a file that is still empty; freed pages can then be given back (see `sweep`).
+    connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    // In WAL mode FULL means one fsync for each commit: what is answered survives a power cut.
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    // The log is reset once its content is in the main file, and cut back to this after a burst: 64 MiB.
+    connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
+    // Savepoints keep what they may have to restore in memory, not in a temporary file.
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    // 32 MiB, in KiB.
+    connection.pragma_update(None, "cache_size", -(32 << 10))?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    schema::prepare(&mut connection)?;
+    Ok(connection)
+}
+
+/// Opens a connection that can only read.
+///
+/// # Errors
+/// [`StoreError`]
+pub(super) fn connect_reader(path: &Path) -> Result<Connection, StoreError> {
+    let connection =
+        Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.pragma_update(None, "temp_store", "MEMORY")?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS);
+    Ok(connection)
+}

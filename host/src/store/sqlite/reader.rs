@@ -1,0 +1,152 @@
+//! Reading beside the writer, on read-only connections of its own.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use rusqlite::{Connection, OptionalExtension, params};
+use tokio::sync::Semaphore;
+
+use super::{opening, rows};
+use crate::clock::Timestamp;
+use crate::message::{MessageId, State};
+use crate::store::{Hold, StoreError, Stored};
+
+/// Reads at the same time.
+const CONNECTIONS: usize = 4;
+
+/// Reads under way or waiting; more are refused as saturated.
+const WAITING: usize = 256;
+
+/// The connections that read.
+#[derive(Debug)]
+pub(super) struct Readers {
+    idle: Arc<Mutex<Vec<Connection>>>,
+    /// One permit for each connection; closed with the store.
+    turns: Arc<Semaphore>,
+    waiting: Semaphore,
+}
+
+impl Readers {
+    /// Opens the connections. The file must have been prepared.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
+        let idle = (0..CONNECTIONS).map(|_| opening::connect_reader(path)).collect::<Result<_, _>>()?;
+        Ok(Self {
+            idle: Arc::new(Mutex::new(idle)),
+            turns: Arc::new(Semaphore::new(CONNECTIONS)),
+            waiting: Semaphore::new(WAITING),
+        })
+    }
+
+    /// Has `read` done on a thread where it may block, within one snapshot of the store.
+    ///
+    /// # Errors
+    /// What `read` failed with; [`StoreError::Saturated`] when too many wait; [`StoreError::Unavailable`] when the
+    /// store is closed.
+    pub(super) async fn run<T, F>(&self, read: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+    {
+        let _place = self.waiting.try_acquire().map_err(|_| StoreError::Saturated)?;
+        let turn = Arc::clone(&self.turns).acquire_owned().await.map_err(|_| closed())?;
+        let idle = Arc::clone(&self.idle);
+        let work = move || {
+            // The turn is held until the connection is back, even if the caller has gone.
+            let _turn = turn;
+            let connection = idle.lock().unwrap_or_else(PoisonError::into_inner).pop().ok_or_else(closed)?;
+            let result = within_snapshot(&connection, read);
+            idle.lock().unwrap_or_else(PoisonError::into_inner).push(connection);
+            result
+        };
+        tokio::task::spawn_blocking(work).await.map_err(|error| StoreError::Unavailable(error.into()))?
+    }
+
+    /// Waits for the reads under way and closes the connections.
+    pub(super) async fn close(&self) {
+        let all = u32::try_from(CONNECTIONS).unwrap_or(u32::MAX);
+        if let Ok(turns) = self.turns.acquire_many(all).await {
+            self.turns.close();
+            turns.forget();
+            let idle = std::mem::take(&mut *self.idle.lock().unwrap_or_else(PoisonError::into_inner));
+            // Closing a connection touches the file.
+            let _ = tokio::task::spawn_blocking(move || drop(idle)).await;
+        }
+    }
+}
+
+fn closed() -> StoreError {
+    StoreError::Unavailable("the store is closed".into())
+}
+
+fn within_snapshot<T>(
+    connection: &Connection,
+    read: impl FnOnce(&Connection) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    // Ends, by rollback, when it is dropped; there is nothing to commit.
+    let snapshot = connection.unchecked_transaction()?;
+    read(&snapshot)
+}
+
+/// A message and its journal.
+///
+/// # Errors
+/// [`StoreError`]
+pub(super) fn message(connection: &Connection, id: MessageId) -> Result<Option<Stored>, StoreError> {
+    let head = connection
+        .prepare_cached(concat!(
+            "SELECT ",
+            rows::summary_columns!(),
+            ", m.seq FROM messages m JOIN requests r ON r.seq = m.seq WHERE m.id = ?1"
+        ))?
+        .query_row([id.as_bytes()], |row| Ok((rows::summary(row), row.get::<_, i64>(10)?)))
+        .optional()?;
+    let Some((summary, seq)) = head else { return Ok(None) };
+    let message = connection
+        .prepare_cached(concat!(
+            "SELECT ",
+            rows::message_columns!(),
+            " FROM messages m JOIN requests r ON r.seq = m.seq WHERE m.seq = ?1"
+        ))?
+        .query_row([seq], |row| Ok(rows::message(row)))?;
+    let mut statement = connection.prepare_cached("SELECT record FROM attempts WHERE seq = ?1 ORDER BY ordinal")?;
+    let mut attempts = Vec::new();
+    let mut records = statement.query([seq])?;
+    while let Some(row) = records.next()? {
+        attempts.push(rows::decode_attempt(row.get_ref(0)?.as_str().map_err(rows::unreadable)?)?);
+    }
+    Ok(Some(Stored { message: message?, summary: summary?, attempts }))
+}
+
+/// How many messages there are, by route and state.
+///
+/// # Errors
+/// [`StoreError`]
+pub(super) fn tally(connection: &Connection) -> Result<BTreeMap<(String, State), u64>, StoreError> {
+    let mut statement =
+        connection.prepare_cached("SELECT route, state, count(*) FROM messages GROUP BY route, state")?;
+    let mut tally = BTreeMap::new();
+    let mut counts = statement.query([])?;
+    while let Some(row) = counts.next()? {
+        let state = rows::state(row.get_ref(1)?.as_str().map_err(rows::unreadable)?)?;
+        let count: i64 = row.get(2)?;
+        tally.insert((row.get(0)?, state), count.unsigned_abs());
+    }
+    Ok(tally)
+}
+
+/// Holds that have not run out.
+///
+/// # Errors
+/// [`StoreError`]
+pub(super) fn holds(connection: &Connection, now: Timestamp) -> Result<Vec<Hold>, StoreError> {
+    let mut statement =
+        connection.prepare_cached("SELECT destination, until FROM holds WHERE until > ?1 ORDER BY destination")?;
+    let holds = statement.query_map(params![rows::millis(now)], |row| {
+        Ok(Hold { destination: row.get(0)?, until: rows::timestamp(row.get(1)?) })
+    })?;
+    Ok(holds.collect::<rusqlite::Result<_>>()?)
+}

@@ -1,0 +1,94 @@
+//! Removing what need not be kept longer, and giving its space back, a little at a time.
+
+use rusqlite::{Connection, params};
+
+use super::rows;
+use crate::clock::Timestamp;
+use crate::store::{Retention, StoreError};
+
+/// Free pages (of 4 KiB) that stay in the file for the messages to come.
+const SPARE_PAGES: i64 = 4096;
+
+/// Pages given back to the file system in one sweep: a few milliseconds' work.
+const PAGES_AT_ONCE: i64 = 256;
+
+/// Removes at most `limit` messages and keys that are past their time, with what belongs to them; holds that have run
+/// out go too, uncounted. Answers how many messages and keys went.
+///
+/// # Errors
+/// [`StoreError`]
+pub(super) fn sweep(
+    connection: &Connection,
+    retention: &Retention,
+    now: Timestamp,
+    limit: u32,
+) -> Result<u64, StoreError> {
+    const FINISHED: &str = "SELECT seq FROM messages INDEXED BY messages_finished
+        WHERE state IN ('delivered', 'dropped', 'discarded') AND state = ?1 AND ended_at < ?2
+        ORDER BY ended_at LIMIT ?3";
+    const ASIDE: &str = "SELECT seq FROM messages INDEXED BY messages_aside
+        WHERE state IN ('answered', 'dead') AND state = ?1 AND ended_at < ?2 AND route = ?4
+        ORDER BY ended_at LIMIT ?3";
+    let mut left = limit;
+    let cutoff = before(now, retention.finished);
+    for state in ["delivered", "dropped", "discarded"] {
+        let mut statement = connection.prepare_cached(FINISHED)?;
+        let found = statement.query_map(params![state, cutoff, left], |row| row.get(0))?;
+        remove(connection, found, &mut left)?;
+    }
+    for (route, keep) in &retention.dead {
+        for state in ["answered", "dead"] {
+            let mut statement = connection.prepare_cached(ASIDE)?;
+            let found =
+                statement.query_map(params![state, before(now, *keep), left, route.as_str()], |row| row.get(0))?;
+            remove(connection, found, &mut left)?;
+        }
+    }
+    let keys = connection
+        .prepare_cached(
+            "DELETE FROM keys WHERE (route, key) IN
+                 (SELECT route, key FROM keys INDEXED BY keys_by_age WHERE keep_until <= ?1 ORDER BY keep_until LIMIT ?2)",
+        )?
+        .execute(params![rows::millis(now), left])?;
+    left = left.saturating_sub(u32::try_from(keys).unwrap_or(u32::MAX));
+    // There are no more holds than destinations.
+    connection.prepare_cached("DELETE FROM holds WHERE until <= ?1")?.execute([rows::millis(now)])?;
+    give_space_back(connection)?;
+    Ok(u64::from(limit - left))
+}
+
+fn before(now: Timestamp, keep: std::time::Duration) -> i64 {
+    let keep = i64::try_from(keep.as_millis()).unwrap_or(i64::MAX);
+    rows::millis(now).saturating_sub(keep)
+}
+
+fn remove(
+    connection: &Connection,
+    found: impl Iterator<Item = rusqlite::Result<i64>>,
+    left: &mut u32,
+) -> Result<(), StoreError> {
+    let found = found.collect::<rusqlite::Result<Vec<_>>>()?;
+    for seq in found {
+        for table in [
+            "DELETE FROM attempts WHERE seq = ?1",
+            "DELETE FROM requests WHERE seq = ?1",
+            "DELETE FROM messages WHERE seq = ?1",
+        ] {
+            connection.prepare_cached(table)?.execute([seq])?;
+        }
+        *left = left.saturating_sub(1);
+    }
+    Ok(())
+}
+
+fn give_space_back(connection: &Connection) -> Result<(), StoreError> {
+    let free: i64 = connection.pragma_query_value(None, "freelist_count", |row| row.get(0))?;
+    let surplus = (free - SPARE_PAGES).min(PAGES_AT_ONCE);
+    if surplus > 0 {
+        // Each step of the statement frees one page.
+        let mut statement = connection.prepare(&format!("PRAGMA incremental_vacuum({surplus})"))?;
+        let mut steps = statement.query([])?;
+        while steps.next()?.is_some() {}
+    }
+    Ok(())
+}
