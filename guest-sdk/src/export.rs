@@ -26,7 +26,7 @@ macro_rules! export_policy {
 
         $crate::export_policy!($policy, config = $crate::NoConfig);
     };
-    ($policy:ty, config = $config:ty) => {
+    ($policy:ident, config = $config:ty) => {
         const _: () = {
             // Says so where it is written if the configuration named here is not the policy's.
             const _: fn($config) -> <$policy as $crate::Configured>::Config = |config| config;

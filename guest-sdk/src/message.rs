@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::Value;
 
 use crate::{Admission, Message, attribute, body, interest};
@@ -34,14 +34,15 @@ impl Message {
         body::json(self.body())
     }
 
-    /// The body as JSON of any shape, if it is JSON.
-    pub fn json_value(&self) -> Option<Value> {
-        self.json().ok()
+    /// Whether the body is JSON at all.
+    pub fn is_json(&self) -> bool {
+        self.json::<IgnoredAny>().is_ok()
     }
 
-    /// One value in a JSON body, by its JSON Pointer (RFC 6901).
+    /// One value in a JSON body, by its JSON Pointer (RFC 6901). `None` as well for a body that is not JSON. Keeps
+    /// nothing but that value, however large the body is.
     pub fn json_pointer(&self, pointer: &str) -> Option<Value> {
-        body::pointer(self.body(), pointer)
+        body::pointer(self.body(), pointer).ok()?
     }
 }
 

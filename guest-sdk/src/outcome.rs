@@ -85,15 +85,17 @@ impl Outcome {
         body::json(self.body())
     }
 
-    /// The body as JSON of any shape, if it is JSON.
+    /// The body as JSON of any shape, if it is JSON. As a tree it may take forty times its length in memory: for a large
+    /// body, prefer [`json`](Self::json) or [`json_pointer`](Self::json_pointer).
     pub fn json_value(&self) -> Option<Value> {
         self.json().ok()
     }
 
     /// One value in a JSON body, by its JSON Pointer (RFC 6901), such as `/Response/Error/Code`; the empty pointer is
-    /// the whole. Reads the body anew each time: for several values, take [`json_value`](Self::json_value) once.
+    /// the whole. `None` as well for a body that is not JSON. Keeps nothing but that value, however large the body is,
+    /// but reads it anew each time.
     pub fn json_pointer(&self, pointer: &str) -> Option<Value> {
-        body::pointer(self.body(), pointer)
+        body::pointer(self.body(), pointer).ok()?
     }
 }
 
@@ -104,9 +106,14 @@ impl Attempt {
     }
 }
 
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Fault {
+    /// Every fault, in the order in which an attempt may meet them.
+    pub const ALL: [Self; 7] =
+        [Self::Resolve, Self::Connect, Self::Tls, Self::Timeout, Self::Reset, Self::Protocol, Self::Credentials];
+
+    /// Its name in configurations and reasons.
+    pub const fn name(self) -> &'static str {
+        match self {
             Self::Resolve => "resolve",
             Self::Connect => "connect",
             Self::Tls => "tls",
@@ -114,7 +121,13 @@ impl fmt::Display for Fault {
             Self::Reset => "reset",
             Self::Protocol => "protocol",
             Self::Credentials => "credentials",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 
