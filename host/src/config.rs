@@ -1,7 +1,7 @@
 //! The configuration: YAML → tree with lines → raw twin → [`Config`], a type that cannot be wrong.
 //!
 //! Only this module reads the environment (`${env:NAME}`) and the files that secrets live in (`${file:PATH}`). Every
-//! mistake is reported in one go, with its line and what to write instead ([`Problems`]): the tree ([`tree`]) finds
+//! mistake is reported in one go, with its line and what to write instead ([`Problems`]): the tree finds
 //! duplicate keys, the reader unknown keys and wrong types, the resolver limits that cannot be and names that lead
 //! nowhere. Refused: files beyond 1 MiB, and whatever the file does not say in so many words. A value that came from
 //! the environment or from a file is never quoted.

@@ -98,7 +98,6 @@ impl Meter {
     /// What the window held when it was last recorded to or evaluated.
     pub fn reading(&self) -> Reading {
         let Bucket { requests, failures } = self.total;
-        #[expect(clippy::cast_precision_loss, reason = "a share needs no more than 53 bits")]
         let error_rate = if requests == 0 { 0.0 } else { failures as f64 / requests as f64 };
         Reading { requests, error_rate }
     }

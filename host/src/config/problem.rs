@@ -140,6 +140,11 @@ impl Findings {
         }
     }
 
+    /// Whether further problems are counted only.
+    pub(super) fn is_full(&self) -> bool {
+        self.problems.borrow().len() >= MAX_PROBLEMS
+    }
+
     /// The problems of `file` in order of line, those of the whole file first; none if nothing was reported.
     pub(super) fn into_problems(self, file: &Path) -> Option<Problems> {
         let mut problems = self.problems.into_inner();

@@ -16,10 +16,9 @@ use super::resolved::Secret;
 use super::units::{Count, Factor, Share, Size, Written};
 
 /// The configuration of Backstop.
-#[derive(Deserialize, JsonSchema)]
+#[derive(Deserialize, JsonSchema, Default)]
 #[serde(default, deny_unknown_fields)]
-#[schemars(rename = "Backstop")]
-#[derive(Default)]
+#[schemars(rename = "Backstop", extend("required" = ["routes"]))]
 pub(super) struct RawConfig {
     /// Where messages come in. Default 127.0.0.1:8080.
     pub(super) listen: Field<Written<SocketAddr>>,
@@ -37,7 +36,6 @@ pub(super) struct RawConfig {
     /// Requests served at once; one more is answered 503. Default 4096.
     pub(super) max_in_flight: Field<Count>,
     /// The routes by name. A name is 1 to 64 of a-z, 0-9, - and _, and starts with a letter or digit.
-    #[schemars(required)]
     pub(super) routes: Field<Named<RawRoute>>,
 }
 
@@ -55,10 +53,9 @@ pub(super) struct RawAdmin {
 /// Where a request goes, and what is done when that fails.
 #[derive(Deserialize, JsonSchema, Default)]
 #[serde(default, deny_unknown_fields)]
-#[schemars(rename = "Route")]
+#[schemars(rename = "Route", extend("required" = ["destination"]))]
 pub(super) struct RawRoute {
     /// Where its messages go: a URL, or a section.
-    #[schemars(required)]
     pub(super) destination: Field<Shorthand<Written<Url>, RawDestination>>,
     /// Whether the caller waits. Default async.
     pub(super) mode: Field<RawMode>,
@@ -97,10 +94,9 @@ pub(super) struct RawRoute {
 /// Where a route's messages go.
 #[derive(Deserialize, JsonSchema, Default)]
 #[serde(default, deny_unknown_fields)]
-#[schemars(rename = "Destination")]
+#[schemars(rename = "Destination", extend("required" = ["url"]))]
 pub(super) struct RawDestination {
     /// The URL that the caller's path is appended to.
-    #[schemars(required)]
     pub(super) url: Field<Written<Url>>,
     /// The time one attempt may take, 1ms to 24h. Default 10s.
     pub(super) timeout: Field<Written<Duration>>,
@@ -130,42 +126,35 @@ pub(super) struct RawAuth {
 /// A fixed header field.
 #[derive(Deserialize, JsonSchema, Default)]
 #[serde(default, deny_unknown_fields)]
-#[schemars(rename = "HeaderAuth")]
+#[schemars(rename = "HeaderAuth", extend("required" = ["name", "value"]))]
 pub(super) struct RawHeaderAuth {
     /// Its name.
-    #[schemars(required)]
     pub(super) name: Field<String>,
     /// Its value.
-    #[schemars(required)]
     pub(super) value: Field<Written<Secret>>,
 }
 
 /// User name and password.
 #[derive(Deserialize, JsonSchema, Default)]
 #[serde(default, deny_unknown_fields)]
-#[schemars(rename = "BasicAuth")]
+#[schemars(rename = "BasicAuth", extend("required" = ["username", "password"]))]
 pub(super) struct RawBasicAuth {
     /// The user's name.
-    #[schemars(required)]
     pub(super) username: Field<String>,
     /// The password.
-    #[schemars(required)]
     pub(super) password: Field<Written<Secret>>,
 }
 
 /// OAuth 2 client credentials.
 #[derive(Deserialize, JsonSchema, Default)]
 #[serde(default, deny_unknown_fields)]
-#[schemars(rename = "OAuth2")]
+#[schemars(rename = "OAuth2", extend("required" = ["token_url", "client_id", "client_secret"]))]
 pub(super) struct RawOauth2 {
     /// The token endpoint.
-    #[schemars(required)]
     pub(super) token_url: Field<Written<Url>>,
     /// The client's id.
-    #[schemars(required)]
     pub(super) client_id: Field<String>,
     /// The client's secret.
-    #[schemars(required)]
     pub(super) client_secret: Field<Written<Secret>>,
     /// The scope asked for.
     pub(super) scope: Field<String>,
@@ -280,10 +269,9 @@ pub(super) struct RawFallback {
 /// When to raise an alarm.
 #[derive(Deserialize, JsonSchema, Default)]
 #[serde(default, deny_unknown_fields)]
-#[schemars(rename = "Alarm")]
+#[schemars(rename = "Alarm", extend("required" = ["error_rate"]))]
 pub(super) struct RawAlarm {
     /// The share of failed attempts at which it fires; it clears below half of that.
-    #[schemars(required)]
     pub(super) error_rate: Field<Written<Share>>,
     /// The window, 1s to 24h. Default 1m.
     pub(super) window: Field<Written<Duration>>,

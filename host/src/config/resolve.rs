@@ -219,6 +219,10 @@ impl Resolver<'_> {
 
     /// Reports a problem on the line of `place`, or of what should hold it.
     fn complain(&self, place: &Place<'_>, message: impl Into<String>) {
+        if self.findings.is_full() {
+            // Looking the line up costs more than it is worth: the problem is counted only.
+            return self.findings.report(None, place, message);
+        }
         let (node, line, _) = self.root.descend(&place.steps());
         let whole_file = std::ptr::eq(node, self.root.as_ref());
         self.findings.report((!whole_file).then_some(line), place, message);

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::problem::{Place, Problem, Problems, Step};
+use super::problem::{Place, Problem, Problems, Step, cut};
 use super::tree::{Node, Value};
 use crate::message::RouteName;
 
@@ -47,11 +47,12 @@ impl Sources {
     /// for which [`Sources::holds_secret`] is true.
     pub fn problem(&self, route: &RouteName, pointer: &str, message: impl Into<String>) -> Problem {
         let mut key = format!("routes.{route}.policy_config");
-        for token in pointer.split('/').skip(1) {
-            match token.parse::<usize>() {
-                Ok(index) => key.push_str(&format!("[{index}]")),
-                Err(_) => key.push_str(&format!(".{}", super::problem::cut(&unescape(token)))),
-            }
+        let mut around = in_policy_config(route, "");
+        for token in pointer.split('/').skip(1).map(unescape) {
+            let in_list = self.find(&around).is_some_and(|(node, ..)| matches!(node.value, Value::List(_)));
+            let shown = cut(&token);
+            key.push_str(&if in_list { format!("[{shown}]") } else { format!(".{shown}") });
+            around.push(Token::Pointer(token));
         }
         Problem { line: self.line_of(route, pointer), key, message: message.into() }
     }

@@ -149,7 +149,8 @@ impl Gardener<'_, '_> {
             let done = match event {
                 Ok((event, span)) => self.take(event, span),
                 Err(error) => {
-                    self.findings.report_file(Some(error.marker().line()), explain(&error, text));
+                    let (line, message) = explain(&error, text);
+                    self.findings.report_file(Some(line), message);
                     Err(Hopeless)
                 }
             };
@@ -401,17 +402,25 @@ pub(super) fn read_number(text: &str) -> Option<Value> {
     }
 }
 
-/// A syntax error in words, with what mostly causes it.
-fn explain(error: &ScanError, text: &str) -> String {
-    let line = error.marker().line().checked_sub(1).and_then(|index| text.lines().nth(index)).unwrap_or_default();
-    let indent = line.len() - line.trim_start_matches([' ', '\t']).len();
-    let indented_by_tab = line.get(..indent).is_some_and(|space| space.contains('\t'));
+/// A syntax error in words, with what mostly causes it, and its line.
+fn explain(error: &ScanError, text: &str) -> (usize, String) {
     let said = error.info();
-    let hint = if indented_by_tab {
-        "indent with spaces, not tabs"
+    let (line, column) = (error.marker().line(), error.marker().col() + 1);
+    let indented_by_tab = |line: &str| {
+        let indent = line.len() - line.trim_start_matches([' ', '\t']).len();
+        line.get(..indent).is_some_and(|indent| indent.contains('\t'))
+    };
+    // The parser may mark where the value began that the tab then broke.
+    let tab =
+        text.lines().enumerate().skip(line.saturating_sub(1)).take(if said.contains("tab") { usize::MAX } else { 1 });
+    if let Some((index, _)) = tab.into_iter().find(|(_, line)| indented_by_tab(line)) {
+        return (index + 1, format!("not YAML ({said}): indent with spaces, not tabs"));
+    }
+    let hint = if said.contains("recursion") {
+        "nested too deeply"
     } else if said.contains("quote") {
         "is a quote left open?"
-    } else if said.contains("flow") || said.contains("bracket") || said.contains(',') {
+    } else if said.contains("flow") || said.contains("bracket") || said.contains("','") {
         "is a { or [ left open, or a comma missing?"
     } else if said.contains("anchor") || said.contains("alias") {
         "put text that begins with & or * in quotes"
@@ -420,5 +429,10 @@ fn explain(error: &ScanError, text: &str) -> String {
     } else {
         "keys of one section stand in one column, each with `: ` behind it; text that holds `: ` or `#` wants quotes"
     };
-    format!("not YAML, at column {}: {said}: {hint}", error.marker().col() + 1)
+    // What is missing at the end of the file is marked behind it.
+    let last = text.lines().count().max(1);
+    if line > last {
+        return (last, format!("not YAML, at its end ({said}): {hint}"));
+    }
+    (line, format!("not YAML, at column {column} ({said}): {hint}"))
 }

@@ -40,7 +40,7 @@ pub enum ClientsError {
 /// The pooled HTTP clients, to be shared by everything that sends.
 ///
 /// They speak HTTP/1.1, follow no redirect, repeat nothing that may have been read, keep no cookies, decompress nothing
-/// and use no proxy. An answer's head is held to hyper's limits: 100 fields and about 400 KiB; a larger one is a
+/// and use no proxy. A request without `Accept` or `User-Agent` gets `*/*` and `backstop/VERSION`. An answer's head is held to hyper's limits: 100 fields and about 400 KiB; a larger one is a
 /// protocol fault.
 pub struct Clients {
     tls: rustls::ClientConfig,

@@ -17,6 +17,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use futures_util::future::FutureExt;
 use http::{HeaderName, HeaderValue, header};
+use tokio_util::task::TaskTracker;
 
 use self::account::{Account, Token};
 use self::token::TokenEndpoint;
@@ -44,6 +45,7 @@ pub(super) struct Field {
 pub(super) struct Credentials {
     clients: Arc<Clients>,
     clock: Arc<dyn Clock>,
+    tasks: TaskTracker,
     /// By a digest of what tells them apart, so that no secret is kept twice.
     accounts: Mutex<HashMap<[u8; 32], Arc<Account>>>,
     /// Generations are counted over all accounts, so that one is never mistaken for another's.
@@ -51,8 +53,8 @@ pub(super) struct Credentials {
 }
 
 impl Credentials {
-    pub(super) fn new(clients: Arc<Clients>, clock: Arc<dyn Clock>) -> Self {
-        Self { clients, clock, accounts: Mutex::default(), generation: Arc::default() }
+    pub(super) fn new(clients: Arc<Clients>, clock: Arc<dyn Clock>, tasks: TaskTracker) -> Self {
+        Self { clients, clock, tasks, accounts: Mutex::default(), generation: Arc::default() }
     }
 
     /// The field an attempt at `destination` carries, if any, and which credentials it is.
@@ -101,13 +103,14 @@ impl Credentials {
             match &state.fetching {
                 Some(fetch) => fetch.clone(),
                 None => {
-                    let fetch = self.fetch(endpoint, Arc::clone(&account)).boxed().shared();
+                    // A task of its own: whoever gives up waiting leaves the token to be there for the next.
+                    let task = self.tasks.spawn(self.fetch(endpoint, Arc::clone(&account)));
+                    let fetch = async { task.await.unwrap_or_else(|_| Err(interrupted())) }.boxed().shared();
                     state.fetching = Some(fetch.clone());
                     fetch
                 }
             }
         };
-        // Whoever waits drives the fetch; if all of them give up, the next one who asks goes on with it.
         fetch.await
     }
 
@@ -151,6 +154,11 @@ impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Credentials").finish_non_exhaustive()
     }
+}
+
+/// The task of a fetch was ended by the runtime's own end.
+fn interrupted() -> Silence {
+    silence(Fault::Credentials, "the fetch of a token was interrupted")
 }
 
 /// RFC 7617, in UTF-8.

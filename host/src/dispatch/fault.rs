@@ -51,10 +51,6 @@ pub(super) fn of(error: &reqwest::Error, url: &Url) -> Silence {
     if error.is_timeout() {
         return silence(Fault::Timeout, format!("{place} fell silent: {}", innermost(error)));
     }
-    if error.is_builder() {
-        // Redirects are not followed, but their target is read all the same.
-        return silence(Fault::Protocol, format!("{place} answered with a Location that is not a URL"));
-    }
     if let Some(hyper) = find::<hyper::Error>(error) {
         if hyper.is_parse_too_large() {
             return silence(Fault::Protocol, format!("{place} answered with too large a head"));
@@ -105,9 +101,28 @@ fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a 
 /// What the deepest cause says. The outer layers would name the URL.
 fn innermost(error: &(dyn Error + 'static)) -> String {
     let cause = chain(error).last().filter(|cause| !cause.is::<reqwest::Error>());
-    cause.map_or_else(|| "no cause is known".to_owned(), |cause| short(cause))
+    cause.map_or_else(|| "no cause is known".to_owned(), short)
 }
 
 fn short(error: &dyn Error) -> String {
     error.to_string().chars().take(LONGEST_TEXT).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::clients::{plain, tls};
+    use super::super::vendor::{Act, Vendor};
+    use super::*;
+
+    #[tokio::test]
+    async fn a_handshake_that_takes_too_long_is_a_connect_fault() {
+        let vendor = Vendor::that([Act::AnswerAndHang(Vec::new())]).await;
+        let client = plain(tls().unwrap()).connect_timeout(Duration::from_millis(50)).build().unwrap();
+        let url: Url = format!("https://{}/secret?key=1", vendor.address).parse().unwrap();
+        let silence = of(&client.get(url.clone()).send().await.unwrap_err(), &url);
+        let detail = format!("no connection to {} within 5s", vendor.address);
+        assert_eq!(silence, Silence { fault: Fault::Connect, detail });
+    }
 }

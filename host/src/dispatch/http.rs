@@ -9,6 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use http::header::{CONTENT_LENGTH, EXPECT, HOST};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use tokio_util::task::TaskTracker;
 use url::Url;
 
 use super::answer::Remainder;
@@ -32,8 +33,10 @@ pub struct HttpTransport {
 
 impl HttpTransport {
     /// A transport that sends through `clients`; the clock tells when tokens expire.
-    pub fn new(clients: Arc<Clients>, clock: Arc<dyn Clock>) -> Self {
-        Self { credentials: Credentials::new(Arc::clone(&clients), clock), clients }
+    ///
+    /// Fetches of tokens run on `tasks`, for 10 s at the most.
+    pub fn new(clients: Arc<Clients>, clock: Arc<dyn Clock>, tasks: TaskTracker) -> Self {
+        Self { credentials: Credentials::new(Arc::clone(&clients), clock, tasks), clients }
     }
 
     async fn exchange(&self, delivery: &Delivery, auth: Option<Field>) -> Result<(Response, Remainder), Silence> {

@@ -22,6 +22,8 @@ use crate::message::{Envelope, RouteName};
 pub(crate) enum Act {
     /// Answers these bytes and goes on with the next request.
     Answer(Vec<u8>),
+    /// Answers the first bytes and, a moment later, the others; then goes on with the next request.
+    AnswerInTwo(Vec<u8>, Vec<u8>),
     /// Answers these bytes and cuts the connection.
     AnswerAndCut(Vec<u8>),
     /// Answers these bytes and then nothing.
@@ -137,6 +139,11 @@ async fn serve(mut stream: TcpStream, acts: Arc<Mutex<VecDeque<Act>>>, seen: Arc
 async fn perform(act: Act, stream: &mut TcpStream, seen: &Seen) -> bool {
     match act {
         Act::Answer(bytes) => stream.write_all(&bytes).await.is_ok(),
+        Act::AnswerInTwo(first, second) => {
+            let _ = stream.write_all(&first).await;
+            SystemClock.sleep(Duration::from_millis(1)).await;
+            stream.write_all(&second).await.is_ok()
+        }
         Act::AnswerAndCut(bytes) => {
             let _ = stream.write_all(&bytes).await;
             false

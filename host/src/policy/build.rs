@@ -143,9 +143,7 @@ fn finish(sandbox: &Arc<Sandbox>, artefact: &compile::Artefact, out: &Path) -> R
         .and_then(|component| Ok((Policy::from_bytes(sandbox, &component)?.describe(), component)));
     let (description, component) = checked.map_err(|source| {
         let hint = match source {
-            LoadError::NoInterface | LoadError::OtherWorld(_) => {
-                ": does its src/lib.rs call `export_policy!(YourPolicy);`, once?"
-            }
+            LoadError::OtherWorld(_) => ": does its src/lib.rs call `export_policy!(YourPolicy);`, once?",
             _ => "",
         };
         BuildError::NoPolicy { package: artefact.package.clone(), hint, source }

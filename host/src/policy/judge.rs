@@ -95,7 +95,7 @@ impl Judge {
     /// Should `message` be sent at all? A policy that fails here lets it pass, unless the route puts such messages aside.
     pub fn admit(&self, message: &Message) -> Asked<Admission> {
         let Some(bench) = self.bench.as_ref().filter(|bench| bench.policy.hooks.admit) else {
-            return self.unasked(Admission::Accept);
+            return unasked(Admission::Accept);
         };
         let reply = bench.ask(message, |instance, store| instance.admit(store, message, &self.interest));
         bench.settle(reply, |failure| match bench.binding.on_failure {
@@ -107,7 +107,7 @@ impl Judge {
     /// What does the `outcome` of `attempt` mean?
     pub fn judge(&self, message: &Message, attempt: AttemptView, outcome: &Outcome) -> Asked<Decision> {
         let Some(bench) = self.bench.as_ref().filter(|bench| bench.policy.hooks.judge) else {
-            return self.unasked(standard_rule(outcome));
+            return unasked(standard_rule(outcome));
         };
         let reply = bench.ask(message, |instance, store| instance.judge(store, attempt, outcome, &self.interest));
         bench.settle(reply, |failure| match bench.binding.on_failure {
@@ -123,15 +123,10 @@ impl Judge {
     /// route's own fallback, as does a policy that fails here.
     pub fn fall_back(&self, message: &Message, attempt: AttemptView, last: &Outcome) -> Asked<Option<Fallback>> {
         let Some(bench) = self.bench.as_ref().filter(|bench| bench.policy.hooks.fall_back) else {
-            return self.unasked(None);
+            return unasked(None);
         };
         let reply = bench.ask(message, |instance, store| instance.fall_back(store, attempt, last, &self.interest));
         bench.settle(reply, |_| None)
-    }
-
-    /// An answer of the host's own.
-    fn unasked<T>(&self, answer: T) -> Asked<T> {
-        Asked { answer, provenance: Provenance { policy: self.policy().cloned(), ..Provenance::default() } }
     }
 }
 
@@ -185,6 +180,11 @@ impl Bench {
         };
         Asked { answer, provenance }
     }
+}
+
+/// An answer of the host's own: no policy was asked.
+fn unasked<T>(answer: T) -> Asked<T> {
+    Asked { answer, provenance: Provenance::default() }
 }
 
 /// The reason recorded where the route's `on_policy_failure` decided.

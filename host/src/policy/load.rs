@@ -51,7 +51,7 @@ pub struct Description {
     pub size: usize,
     /// The questions it answers itself.
     pub hooks: Hooks,
-    /// What it imports.
+    /// The host's functions that it uses.
     pub imports: Vec<String>,
     /// The JSON Schema of its configuration; none when any will do.
     pub config_schema: Option<Value>,
@@ -63,7 +63,7 @@ pub enum LoadError {
     /// It cannot be read.
     #[error("failed to read {path}", path = .0.display())]
     Read(PathBuf, #[source] std::io::Error),
-    /// It is larger than [`MAX_FILE`].
+    /// It is larger than 32 MiB.
     #[error("the file is larger than {}, which is more than any policy needs", bytes(MAX_FILE))]
     TooLarge,
     /// Its name is none that a policy can have.
@@ -244,7 +244,7 @@ pub(super) fn make_component(file: &[u8]) -> Result<Vec<u8>, LoadError> {
         .map_err(|error| LoadError::OtherWorld(format!("{error:#}")))
 }
 
-/// What a component imports; refuses what is not the contract's.
+/// The functions that a component imports; refuses what is not the contract's.
 fn imports_of_component(component: &[u8]) -> Result<Vec<String>, LoadError> {
     let invalid = |error: wasmparser::BinaryReaderError| LoadError::Invalid(error.to_string());
     let mut imports = Vec::new();
@@ -257,11 +257,13 @@ fn imports_of_component(component: &[u8]) -> Result<Vec<String>, LoadError> {
             Payload::ComponentImportSection(section) if depth == 0 => {
                 for import in section {
                     let import = import.map_err(invalid)?;
-                    // A name for one of the contract's types asks nothing of the host.
-                    if !matches!(import.ty, ComponentTypeRef::Type(TypeBounds::Eq(_))) {
-                        check_import(import.name.name)?;
-                        imports.push(import.name.name.to_owned());
+                    match import.ty {
+                        // A name for one of the contract's types asks nothing of the host.
+                        ComponentTypeRef::Type(TypeBounds::Eq(_)) => continue,
+                        ComponentTypeRef::Func(_) => imports.push(import.name.name.to_owned()),
+                        _ => {}
                     }
+                    check_import(import.name.name)?;
                 }
             }
             _ => {}
@@ -294,8 +296,11 @@ fn forbidden(import: String) -> LoadError {
         "a policy has no randomness: the host draws the jitter (`cargo tree -i getrandom` shows which crate wants it)"
     } else if import.starts_with("wasi") {
         "it was built for WASI: build it for wasm32-unknown-unknown with `backstop policy build`"
+    } else if import.starts_with("env/") {
+        "something in it declares an `extern` function that nothing provides: look for an `extern` block, or for a \
+         dependency that holds C code"
     } else {
-        "build it with `backstop policy build`, without C code or other runtimes"
+        "build it with `backstop policy build`, without other runtimes"
     };
     LoadError::ForbiddenImport { import, hint }
 }

@@ -28,17 +28,17 @@ pub(super) fn message_with(request: Arc<Request>) -> Message {
     }
 }
 
-fn message() -> Message {
+pub(super) fn message() -> Message {
     let headers = HeaderMap::new();
     message_with(Arc::new(Request { method: Method::POST, path: "/".to_owned(), headers, body: "{}".into() }))
 }
 
-fn answered(status: u16) -> Outcome {
+pub(super) fn answered(status: u16) -> Outcome {
     let status = StatusCode::from_u16(status).expect("a status");
     Outcome::Response(Response { status, headers: HeaderMap::new(), body: "{}".into(), truncated: false })
 }
 
-fn attempt(number: u32) -> AttemptView {
+pub(super) fn attempt(number: u32) -> AttemptView {
     AttemptView {
         number,
         of: 5,
@@ -51,12 +51,12 @@ fn attempt(number: u32) -> AttemptView {
 
 /// A guest whose `judge` has this body; it is rehearsed with a first attempt, so what it does only on a later one is
 /// done in service. The decision lies at 6144, all zero: accepted.
-fn guest(judge: &str) -> Vec<u8> {
+pub(super) fn guest(judge: &str) -> Vec<u8> {
     module(judge, "", "")
 }
 
 /// A plain module as cargo would build it, with the contract written into it: further `items`, and a schema.
-fn module(judge: &str, items: &str, schema: &str) -> Vec<u8> {
+pub(super) fn module(judge: &str, items: &str, schema: &str) -> Vec<u8> {
     let contract = escaped(v0_1::CONTRACT);
     let schema_text = escaped(schema.as_bytes());
     let schema_len = escaped(&u32::try_from(schema.len()).expect("a short schema").to_le_bytes());
@@ -101,7 +101,7 @@ fn escaped(bytes: &[u8]) -> String {
     })
 }
 
-fn binding() -> PolicyBinding {
+pub(super) fn binding() -> PolicyBinding {
     PolicyBinding {
         name: "rough".to_owned(),
         config: json!(null),
@@ -244,9 +244,10 @@ fn questions_that_a_policy_does_not_answer_itself_are_never_put_to_it() {
     // Its `admit` and `fall-back` would trap.
     let judge = serve(&guest(""), &binding());
     let admitted = judge.admit(&message());
-    assert_eq!((admitted.answer, admitted.provenance.failure), (crate::message::Admission::Accept, None));
+    assert_eq!((admitted.answer, admitted.provenance.failure.clone()), (crate::message::Admission::Accept, None));
     let fallback = judge.fall_back(&message(), attempt(5), &answered(503));
     assert_eq!((fallback.answer, fallback.provenance.failure), (None, None));
+    assert_eq!((admitted.provenance.policy, fallback.provenance.policy), (None, None), "nobody was asked");
 }
 
 #[test]
@@ -287,6 +288,7 @@ fn a_forbidden_import_is_named() {
     for (import, words) in [
         (r#""wasi_snapshot_preview1" "environ_get""#, "imports `wasi_snapshot_preview1/environ_get`"),
         (r#""__wbindgen_placeholder__" "__wbindgen_throw""#, "cargo tree -i wasm-bindgen"),
+        (r#""env" "now""#, "look for an `extern` block"),
         (r#""$root" "now""#, "imports `now`: a policy may import only `log` and `attribute`"),
     ] {
         let file = wat::parse_str(format!("(module (import {import} (func)))")).expect("a module");

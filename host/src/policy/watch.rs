@@ -70,15 +70,13 @@ impl Catalog {
             tracing::warn!(folder = %self.dir.display(), %error, "no notices of changed policies: looking every {RESCAN:?}");
         }
         let mut unsettled = Unsettled::new();
-        loop {
+        // The first look is at once, for what changed before there were notices.
+        while stop.run_until_cancelled(self.rescan(&mut unsettled)).await.is_some() {
             let pause = if unsettled.is_empty() { RESCAN } else { SETTLE };
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = self.clock.sleep(pause) => {}
                 Some(()) = notices.recv(), if unsettled.is_empty() => {}
-            }
-            if stop.run_until_cancelled(self.rescan(&mut unsettled)).await.is_none() {
-                return;
             }
         }
     }

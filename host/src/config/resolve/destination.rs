@@ -28,6 +28,9 @@ const FRAMING: [&str; 10] = [
 /// Fields that every delivery carries with values of the host's own.
 const OURS: [&str; 3] = ["backstop-message-id", "backstop-attempt", "idempotency-key"];
 
+/// Header fields of one section; what holds them in the end takes no more than 32,768.
+const MAX_HEADERS: usize = 100;
+
 impl Resolver<'_> {
     /// Resolves a destination. `None` when it has no URL; that was reported.
     pub(super) fn destination(
@@ -130,7 +133,12 @@ impl Resolver<'_> {
         reserved: &[&str],
     ) -> Vec<(HeaderName, HeaderValue)> {
         let mut headers: Vec<(HeaderName, HeaderValue)> = Vec::new();
-        for (name, value) in raw.given().map(|Named(entries)| entries).unwrap_or_default() {
+        let entries = raw.given().map(|Named(entries)| entries).unwrap_or_default();
+        if entries.len() > MAX_HEADERS {
+            self.complain(place, format!("{} header fields: write at most {MAX_HEADERS}", entries.len()));
+            return headers;
+        }
+        for (name, value) in entries {
             let place = place.key(&name);
             let value = value.given().and_then(|value| self.header_value(&place, &value));
             let Some(name) = self.header_name(&place, &name, reserved) else { continue };

@@ -1,6 +1,6 @@
 //! What is answered when attempts are exhausted: a default answer, or another route.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -60,11 +60,14 @@ impl Resolver<'_> {
                 Some((name.as_str(), target.as_str()))
             })
             .collect();
-        let names: Vec<&str> = routes.iter().map(|(name, _)| name.as_str()).collect();
+        let names: BTreeSet<&str> = routes.iter().map(|(name, _)| name.as_str()).collect();
         for (name, target) in &next {
             let route = place.key(name);
             let fallback = route.key("fallback");
             let here = fallback.key("route");
+            if self.findings.is_full() {
+                return;
+            }
             if name == target {
                 self.complain_of(&here, "a route cannot fall back to itself: name another");
             } else if !names.contains(target) {

@@ -248,7 +248,8 @@ impl Resolver<'_> {
             1..=u64::from(u32::MAX),
             defaults::ALARM_MIN_REQUESTS,
         );
-        let Written(Share(error_rate)) = self.required(&place.key("error_rate"), raw.error_rate, "error_rate: 20%")?;
+        let Written(Share(error_rate)) =
+            self.required(&place.key("error_rate"), raw.error_rate, "`error_rate: 20%`")?;
         Some(Alarm { error_rate, window, min_requests, notify: raw.notify.given().map(|Written(url)| url) })
     }
 }

@@ -22,7 +22,7 @@ impl Stand {
     async fn that(acts: impl IntoIterator<Item = Act>) -> Self {
         let endpoint = Vendor::that(acts).await;
         let clock = HandClock::new();
-        let credentials = Credentials::new(Arc::new(Clients::new().unwrap()), clock.clone());
+        let credentials = Credentials::new(Arc::new(Clients::new().unwrap()), clock.clone(), TaskTracker::new());
         let destination = client(&endpoint.url("/token"), "secret");
         Self { credentials, clock, endpoint, destination }
     }
@@ -174,33 +174,43 @@ async fn while_renewal_fails_the_old_token_serves_until_it_expires() {
 }
 
 #[tokio::test]
-async fn whoever_gives_up_waiting_spoils_it_for_nobody() {
-    let slow = Vendor::that([Act::AnswerAndHang(Vec::new())]).await;
-    let stand = Stand::that([Act::Answer(token("t1", 3600))]).await;
-    let hanging = client(&slow.url("/token"), "secret");
-    let impatient = tokio::time::timeout(Duration::from_millis(50), stand.credentials.field(&hanging)).await;
-    assert!(impatient.is_err());
-    let again = tokio::time::timeout(Duration::from_millis(50), stand.credentials.field(&hanging)).await;
-    assert!(again.is_err());
-    until("the one request", || slow.requests().len() == 1).await;
-    // Other accounts are not held up by it.
+async fn a_fetch_goes_on_when_nobody_waits_for_it_any_more() {
+    let stand = Stand::with([token("t1", 3600)]).await;
+    assert!(stand.ask().now_or_never().is_none(), "asked, and gave up at once");
+    let at_rest = || stand.credentials.accounts().values().all(|account| account.state().fetching.is_none());
+    assert!(!at_rest());
+    until("the fetch to end", at_rest).await;
+    assert_eq!(stand.token().await, "Bearer t1");
+    assert_eq!(stand.fetches(), 1);
+}
+
+#[tokio::test]
+async fn an_endpoint_that_hangs_holds_up_no_other_account() {
+    let hanging = Vendor::that([Act::AnswerAndHang(Vec::new())]).await;
+    let stand = Stand::with([token("t1", 3600)]).await;
+    let waiting = client(&hanging.url("/token"), "secret");
+    for _ in 0..3 {
+        let waited = tokio::time::timeout(Duration::from_millis(20), stand.credentials.field(&waiting)).await;
+        assert!(waited.is_err());
+    }
+    until("its one request", || hanging.requests().len() == 1).await;
     assert_eq!(stand.token().await, "Bearer t1");
 }
 
 #[tokio::test]
 async fn odd_but_honest_answers_are_understood() {
-    for (body, expires) in [
-        (r#"{"access_token":"t"}"#, 3600),
-        (r#"{"access_token":"t","token_type":"bearer","expires_in":"60"}"#, 60),
-        (r#"{"access_token":"t","token_type":"BEARER","expires_in":60.0,"scope":"x"}"#, 60),
-        (r#"{"access_token":"t","expires_in":-5}"#, 3600),
-        (r#"{"access_token":"t","expires_in":1e300}"#, 3600),
+    for (body, renewed) in [
+        (r#"{"access_token":"t"}"#, 3570),
+        (r#"{"access_token":"t","token_type":"bearer","expires_in":"60"}"#, 54),
+        (r#"{"access_token":"t","token_type":"BEARER","expires_in":60.0,"scope":"x"}"#, 54),
+        (r#"{"access_token":"t","expires_in":-5}"#, 3570),
+        (r#"{"access_token":"t","expires_in":1e300}"#, 3570),
     ] {
         let stand = Stand::with([json(200, body), token("next", 3600)]).await;
         assert_eq!(stand.token().await, "Bearer t", "{body}");
-        stand.clock.advance(Duration::from_secs(expires * 9 / 10 - 30));
+        stand.clock.advance(Duration::from_secs(renewed - 1));
         assert_eq!(stand.token().await, "Bearer t", "{body}");
-        stand.clock.advance(Duration::from_secs(60));
+        stand.clock.advance(Duration::from_secs(1));
         assert_eq!(stand.token().await, "Bearer next", "{body}");
     }
 }

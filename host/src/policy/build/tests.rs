@@ -48,3 +48,25 @@ fn a_workspace_is_no_crate() {
     let dir = folder("[workspace]\n");
     assert!(refused(dir.path()).contains("describes no package"));
 }
+
+/// The repository's own guest crates.
+fn stock() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../policies")
+}
+
+#[test]
+fn a_stock_policy_is_built_and_found_good() {
+    let out = tempfile::tempdir().expect("a folder");
+    // What cargo says is shown when the test fails.
+    let build = || build(&[stock().join("standard")], out.path(), &mut |line| println!("{line}"));
+    let built = build().unwrap_or_else(|error| panic!("{error}: {:?}", std::error::Error::source(&error)));
+    let [Built { file, description, changed: true }] = built.as_slice() else { panic!("{built:?}") };
+    assert_eq!(file, &out.path().join("standard.wasm"));
+    let inspected = super::super::inspect(file).expect("what was built loads");
+    assert_eq!(inspected.digest, description.digest);
+    assert!(inspected.hooks.judge && !inspected.hooks.admit);
+    let mut imports = description.imports.iter();
+    assert!(imports.all(|import| ["log", "attribute"].contains(&import.as_str())), "{:?}", description.imports);
+    let again = build().expect("it builds again");
+    assert!(!again.iter().any(|built| built.changed), "the same crate gives the same bytes, which are left alone");
+}

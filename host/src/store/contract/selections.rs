@@ -84,12 +84,15 @@ pub(in crate::store) async fn only_what_ended_undelivered_is_redriven(store: &dy
 
 pub(in crate::store) async fn only_dead_letters_are_discarded(store: &dyn Store) {
     one_of_each(store).await;
-    assert_eq!(store.discard(Selection::Matching(Filter::default()), at(100)).await.unwrap(), 1);
+    let all = (0..=9).map(id).collect();
+    assert_eq!(store.discard(Selection::Ids(all), at(100)).await.unwrap(), 1);
+    assert_eq!(store.discard(Selection::Matching(Filter::default()), at(101)).await.unwrap(), 0);
     let found = stored(store, 3).await.summary;
     assert_eq!((found.state, found.ended_at), (State::Discarded, Some(at(100))));
     assert_eq!(found.reason, "it is dead", "why it died is still known");
     let expected: Vec<_> = ENDS.iter().map(|(n, state)| if *n == 3 { State::Discarded } else { *state }).collect();
     assert_eq!(states(store, 1..=5).await, expected);
+    assert_eq!(states(store, 6..=7).await, [State::Queued, State::InFlight]);
 }
 
 pub(in crate::store) async fn a_selection_by_filter_touches_only_what_fits(store: &dyn Store) {

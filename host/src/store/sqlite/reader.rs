@@ -121,19 +121,33 @@ pub(super) fn message(connection: &Connection, id: MessageId) -> Result<Option<S
     Ok(Some(Stored { message: message?, summary: summary?, attempts }))
 }
 
-/// How many messages there are, by route and state.
+/// How many messages there are, by route and state. Walks over all of them, in indexes only: about a third of a second
+/// for every million.
 ///
 /// # Errors
 /// [`StoreError`]
 pub(super) fn tally(connection: &Connection) -> Result<BTreeMap<(String, State), u64>, StoreError> {
-    let mut statement =
-        connection.prepare_cached("SELECT route, state, count(*) FROM messages GROUP BY route, state")?;
+    const FINISHED: &str = "SELECT route FROM messages INDEXED BY messages_finished
+        WHERE state IN ('delivered', 'dropped', 'discarded') AND state = ?1";
+    const OTHERS: &str = "SELECT route FROM messages INDEXED BY messages_by_state
+        WHERE state <> 'delivered' AND state = ?1";
     let mut tally = BTreeMap::new();
-    let mut counts = statement.query([])?;
-    while let Some(row) = counts.next()? {
-        let state = rows::state(row.get_ref(1)?.as_str().map_err(rows::unreadable)?)?;
-        let count: i64 = row.get(2)?;
-        tally.insert((row.get(0)?, state), count.unsigned_abs());
+    for state in State::ALL {
+        let finished = matches!(state, State::Delivered | State::Dropped | State::Discarded);
+        let mut statement = connection.prepare_cached(if finished { FINISHED } else { OTHERS })?;
+        let mut routes = statement.query([state.as_str()])?;
+        // Counted here, because SQLite would sort them first.
+        let mut counts: BTreeMap<String, u64> = BTreeMap::new();
+        while let Some(row) = routes.next()? {
+            let route = row.get_ref(0)?.as_str().map_err(rows::unreadable)?;
+            match counts.get_mut(route) {
+                Some(count) => *count += 1,
+                None => {
+                    counts.insert(route.to_owned(), 1);
+                }
+            }
+        }
+        tally.extend(counts.into_iter().map(|(route, count)| ((route, state), count)));
     }
     Ok(tally)
 }

@@ -1,0 +1,198 @@
+use std::fs;
+use std::time::Duration;
+
+use serde_json::json;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::*;
+use crate::clock::SystemClock;
+use crate::message::Verdict;
+use crate::policy::tests::{answered, attempt, binding, guest, message, module};
+
+/// A guest that puts every message aside from the second attempt on.
+const STRICT: &str = "(i32.store8 (i32.const 6144) (i32.const 3))";
+
+/// Asks for a number.
+const SCHEMA: &str = r#"{"properties": {"most": {"type": "integer"}}, "required": ["most"]}"#;
+
+fn route(name: &str) -> RouteName {
+    RouteName::new(name).expect("a good name")
+}
+
+fn bound(name: &str, config: Value) -> (RouteName, Option<PolicyBinding>) {
+    (route(name), Some(PolicyBinding { config, ..binding() }))
+}
+
+async fn open(dir: &Path, routes: Vec<(RouteName, Option<PolicyBinding>)>) -> Result<Catalog, PolicyProblems> {
+    Catalog::open(dir, routes, Arc::new(SystemClock)).await
+}
+
+/// A catalog that follows a folder in which `rough.wasm` accepts everything.
+struct Followed {
+    dir: tempfile::TempDir,
+    catalog: Arc<Catalog>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Followed {
+    async fn start(routes: Vec<(RouteName, Option<PolicyBinding>)>) -> Self {
+        let dir = tempfile::tempdir().expect("a folder");
+        fs::write(dir.path().join("rough.wasm"), guest("")).expect("written");
+        let catalog = Arc::new(open(dir.path(), routes).await.expect("it opens"));
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let (following, until) = (Arc::clone(&catalog), stop.clone());
+        tasks.spawn(async move { following.run(until).await });
+        tasks.close();
+        Self { dir, catalog, stop, tasks }
+    }
+
+    /// Puts a file in the place of the policy's, as `backstop policy build` does.
+    fn replace(&self, file: &[u8]) {
+        let beside = self.dir.path().join("rough.tmp");
+        fs::write(&beside, file).expect("written");
+        fs::rename(beside, self.file()).expect("renamed");
+    }
+
+    fn file(&self) -> PathBuf {
+        self.dir.path().join("rough.wasm")
+    }
+
+    fn verdict(&self) -> Verdict {
+        self.catalog.judge(&route("orders")).judge(&message(), attempt(2), &answered(200)).answer.verdict
+    }
+
+    fn status(&self) -> PolicyStatus {
+        self.catalog.list().into_iter().find(|policy| policy.name == "rough").expect("it is listed")
+    }
+
+    async fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
+        let look = async {
+            while !holds(self) {
+                SystemClock.sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let waited = tokio::time::timeout(Duration::from_secs(20), look).await;
+        assert!(waited.is_ok(), "waited in vain until {what}: {:?}", self.status());
+    }
+
+    async fn end(self) {
+        self.stop.cancel();
+        self.tasks.wait().await;
+    }
+}
+
+#[tokio::test]
+async fn every_route_has_its_judge() {
+    let dir = tempfile::tempdir().expect("a folder");
+    fs::write(dir.path().join("rough.wasm"), guest(STRICT)).expect("written");
+    fs::write(dir.path().join("unused.wasm"), "not looked into").expect("written");
+    let catalog = open(dir.path(), vec![bound("orders", json!(null)), (route("plain"), None)]).await.expect("it opens");
+    let verdict = |name| catalog.judge(&route(name)).judge(&message(), attempt(2), &answered(200)).answer.verdict;
+    assert_eq!(verdict("orders"), Verdict::DeadLetter);
+    assert_eq!((verdict("plain"), verdict("removed-since")), (Verdict::Accept, Verdict::Accept));
+    let listed: Vec<_> =
+        catalog.list().into_iter().map(|policy| (policy.name, policy.version, policy.routes)).collect();
+    assert_eq!(
+        listed,
+        [("rough".to_owned(), Some("1".to_owned()), vec![route("orders")]), ("unused".to_owned(), None, vec![])]
+    );
+}
+
+#[tokio::test]
+async fn everything_wrong_is_said_at_once() {
+    let dir = tempfile::tempdir().expect("a folder");
+    fs::write(dir.path().join("rough.wasm"), module("", "", SCHEMA)).expect("written");
+    let missing = PolicyBinding { name: "ruogh".to_owned(), ..binding() };
+    let routes = vec![
+        bound("good", json!({"most": 3})),
+        bound("bad", json!({"most": "a secret"})),
+        bound("empty", json!({})),
+        (route("lost"), Some(missing)),
+    ];
+    let problems = open(dir.path(), routes).await.expect_err("three routes are wrong");
+    let text = problems.to_string();
+    assert_eq!(problems.0.len(), 3, "{text}");
+    for words in [
+        "route `bad`: policy `rough`: policy_config/most: value is not of type \"integer\"",
+        "route `empty`: policy `rough`: \"most\" is a required property",
+        "route `lost`: policy `ruogh`: there is no ruogh.wasm in ",
+        "there are: rough",
+    ] {
+        assert!(text.contains(words), "{text}\nlacks {words}");
+    }
+    assert!(!text.contains("a secret"), "{text}");
+}
+
+#[tokio::test]
+async fn a_configuration_can_be_checked_on_its_own() {
+    let dir = tempfile::tempdir().expect("a folder");
+    fs::write(dir.path().join("rough.wasm"), module("", "", SCHEMA)).expect("written");
+    let catalog = open(dir.path(), vec![bound("orders", json!({"most": 3}))]).await.expect("it opens");
+    assert_eq!(catalog.check_config("rough", &json!({"most": 9})), []);
+    let violations = catalog.check_config("rough", &json!({"most": null}));
+    assert_eq!(violations.iter().map(|wrong| wrong.pointer.as_str()).collect::<Vec<_>>(), ["/most"]);
+    assert_eq!(catalog.check_config("other", &json!({})).len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_file_takes_effect_without_a_restart() {
+    let host = Followed::start(vec![bound("orders", json!(null))]).await;
+    assert_eq!(host.verdict(), Verdict::Accept);
+    let before = host.status().digest;
+    host.replace(&guest(STRICT));
+    host.until("the new policy judges", |host| host.verdict() == Verdict::DeadLetter).await;
+    assert_ne!(host.status().digest, before);
+    host.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_file_leaves_the_old_one_serving_until_a_good_one_comes() {
+    let host = Followed::start(vec![bound("orders", json!(null))]).await;
+    host.replace(b"not a policy");
+    host.until("the file is refused", |host| host.status().refusal.is_some()).await;
+    let why = host.status().refusal.expect("just seen").why;
+    assert_eq!(why.len(), 1);
+    assert!(why[0].contains("this is not WebAssembly"), "{why:?}");
+    assert_eq!((host.verdict(), host.status().version.as_deref()), (Verdict::Accept, Some("1")));
+    host.replace(&guest(STRICT));
+    host.until("the good file judges", |host| host.verdict() == Verdict::DeadLetter).await;
+    assert_eq!(host.status().refusal, None);
+    host.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_suits_one_route_and_not_another_is_swapped_in_for_neither() {
+    let host = Followed::start(vec![bound("orders", json!({"most": 1})), bound("other", json!({}))]).await;
+    host.replace(&module(STRICT, "", SCHEMA));
+    host.until("the file is refused", |host| host.status().refusal.is_some()).await;
+    assert_eq!(host.verdict(), Verdict::Accept, "the old one still judges where the new one would have suited");
+    host.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_file_changes_nothing_but_the_status() {
+    let host = Followed::start(vec![bound("orders", json!(null))]).await;
+    fs::remove_file(host.file()).expect("removed");
+    host.until("its absence is noticed", |host| !host.status().present).await;
+    assert_eq!(host.verdict(), Verdict::Accept);
+    host.replace(&guest(""));
+    host.until("it is back", |host| host.status().present).await;
+    assert_eq!(host.status().refusal, None);
+    host.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_written_slowly_ends_up_serving() {
+    let host = Followed::start(vec![bound("orders", json!(null))]).await;
+    let whole = guest(STRICT);
+    let (first, rest) = whole.split_at(whole.len() / 2);
+    fs::write(host.file(), first).expect("written");
+    host.until("half a file is refused", |host| host.status().refusal.is_some()).await;
+    assert_eq!(host.verdict(), Verdict::Accept);
+    let mut file = fs::OpenOptions::new().append(true).open(host.file()).expect("opened");
+    std::io::Write::write_all(&mut file, rest).expect("written");
+    host.until("the whole file judges", |host| host.verdict() == Verdict::DeadLetter).await;
+    host.end().await;
+}
