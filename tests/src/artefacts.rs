@@ -33,6 +33,11 @@ pub fn binary() -> &'static Path {
     })
 }
 
+/// Whether there is a stock policy called `name`.
+pub fn is_stock(name: &str) -> bool {
+    workspace().join("policies").join(name).join("Cargo.toml").is_file()
+}
+
 /// The stock policy called `name`, as a file.
 ///
 /// # Panics

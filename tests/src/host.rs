@@ -108,16 +108,25 @@ impl Host {
         answer.json()["id"].as_str().expect("an id").to_owned()
     }
 
+    /// As [`Host::accept`], but none when the host does not answer 202, or not at all.
+    pub async fn try_accept(&self, path: &str, body: impl Into<reqwest::Body>) -> Option<String> {
+        let response = self.request(Method::POST, path).body(body).send().await.ok()?;
+        let accepted = response.status() == 202;
+        let answer: Value = serde_json::from_slice(&response.bytes().await.ok()?).ok()?;
+        answer["id"].as_str().filter(|_| accepted).map(str::to_owned)
+    }
+
     /// Sends these bytes to the ingress on a connection of their own, and returns all that comes back.
     ///
     /// # Panics
     /// When the connection breaks.
     pub async fn raw(&self, bytes: impl AsRef<[u8]>) -> String {
-        let mut stream = TcpStream::connect(self.listen).await.expect("the host listens");
-        stream.write_all(bytes.as_ref()).await.expect("the host reads");
-        let mut answer = Vec::new();
-        stream.read_to_end(&mut answer).await.expect("the host answers");
-        String::from_utf8_lossy(&answer).into_owned()
+        exchange(self.listen, bytes.as_ref()).await
+    }
+
+    /// As [`Host::raw`], to the admin API.
+    pub async fn raw_admin(&self, bytes: impl AsRef<[u8]>) -> String {
+        exchange(self.admin, bytes.as_ref()).await
     }
 
     /// What the admin API says at `path`.
@@ -172,7 +181,18 @@ impl Host {
         self.log().lines().filter(|line| line.contains(text)).map(str::to_owned).collect()
     }
 
-    /// Sends it a signal: `TERM`, `INT`.
+    /// The most memory it has held, in KiB.
+    ///
+    /// # Panics
+    /// Where the system does not tell (it is Linux that does).
+    pub fn peak_memory_kib(&self) -> u64 {
+        let pid = self.child.id().expect("a running host");
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the system tells");
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("its peak");
+        peak.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+
+    /// Sends it a signal: `TERM`, `INT`, `KILL`.
     ///
     /// # Panics
     /// When it has exited already.
@@ -233,6 +253,14 @@ impl Answer {
 /// Sends a request that was completed by hand, and waits for the answer.
 pub async fn answer_to(request: RequestBuilder) -> Answer {
     Answer::to(request).await
+}
+
+async fn exchange(address: SocketAddr, bytes: &[u8]) -> String {
+    let mut stream = TcpStream::connect(address).await.expect("the host listens");
+    stream.write_all(bytes).await.expect("the host reads");
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.expect("the host answers");
+    String::from_utf8_lossy(&answer).into_owned()
 }
 
 fn spawn(place: &Place) -> Child {

@@ -12,6 +12,4 @@ pub mod eventually;
 pub use eventually::eventually;
 pub use host::{Answer, Host};
 pub use setup::Setup;
-pub use vendor::{
-    Gate, Received, Reply, Vendor, black_hole, garbage, half_response, huge, json, nothing, ok, status,
-};
+pub use vendor::{Gate, Received, Reply, Vendor, black_hole, garbage, half_response, huge, json, nothing, ok, status};

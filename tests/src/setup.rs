@@ -6,7 +6,7 @@ use std::process::Output;
 
 use tempfile::TempDir;
 
-use crate::artefacts::{binary, stock_policy};
+use crate::artefacts::{binary, is_stock, stock_policy};
 use crate::host::Host;
 
 /// What a host is started with.
@@ -27,7 +27,7 @@ impl Setup {
     /// Routes, as they stand in YAML below `routes:`. Stock policies that they name are put in place.
     pub fn routes(yaml: &str) -> Self {
         let named = yaml.lines().filter_map(|line| line.trim().strip_prefix("policy: "));
-        let stock = named.map(|name| (name.to_owned(), PathBuf::new())).collect();
+        let stock = named.filter(|name| is_stock(name)).map(|name| (name.to_owned(), PathBuf::new())).collect();
         let settings = [("listen", "127.0.0.1:0"), ("admin", "127.0.0.1:0"), ("store", "sqlite:backstop.db")];
         let settings = settings.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
         Self { routes: indented(yaml), settings, env: Vec::new(), policies: stock }

@@ -76,7 +76,8 @@ impl Vendor {
     pub async fn answering(replies: impl IntoIterator<Item = Reply>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("its address");
-        let desk = Arc::new(Desk { started: Stopwatch::start(), received: Mutex::default(), scripts: Mutex::default() });
+        let desk =
+            Arc::new(Desk { started: Stopwatch::start(), received: Mutex::default(), scripts: Mutex::default() });
         let stop = CancellationToken::new();
         TaskTracker::new().spawn(serve(listener, Arc::clone(&desk), stop.clone()));
         let vendor = Self { address, desk, _stop: stop.drop_guard() };

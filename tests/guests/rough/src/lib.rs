@@ -51,7 +51,7 @@ impl Policy for Rough {
 fn grow() {
     let mut hoard = Vec::new();
     loop {
-        hoard.push(std::hint::black_box(vec![1_u8; 1 << 20]));
+        hoard.push(std::hint::black_box(Vec::<u8>::with_capacity(1 << 20)));
     }
 }
 
