@@ -1,1 +1,15 @@
+//! What the scenarios in `it/` stand on: a scripted [`Vendor`], the real binary as a running [`Host`], and conditions
+//! that are awaited rather than slept for ([`eventually`]).
+//!
+//! Nothing here knows how the host works. It sees what an operator sees: a YAML file, a log, HTTP, and the command line.
 
+pub mod vendor;
+pub mod host;
+pub mod setup;
+pub mod artefacts;
+pub mod eventually;
+
+pub use eventually::eventually;
+pub use host::{Answer, Host};
+pub use setup::Setup;
+pub use vendor::{Gate, Received, Reply, Vendor, black_hole, garbage, half_response, huge, json, nothing, ok, status};

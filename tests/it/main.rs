@@ -1,0 +1,18 @@
+//! Scenarios: the real binary, real sockets, real policies, and vendors that fail in the ways vendors do.
+//!
+//! A test is named for the system it is about (see each module), and says in its name what must hold.
+
+mod risk_control;
+mod async_retry;
+mod maintenance;
+mod event_pipeline;
+mod scan_platform;
+mod fallback;
+mod carriage;
+mod idempotency;
+mod ingress;
+mod bad_vendor;
+mod policy_reload;
+mod config;
+mod shutdown;
+mod crash;

@@ -1,0 +1,83 @@
+//! What is under test, built once per process: the binary, the stock policies, and the guests of `tests/guests`.
+//!
+//! Cargo knows what is stale, so it is asked every time; when nothing is, that takes a moment.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::{LazyLock, Mutex, OnceLock, PoisonError};
+
+use serde_json::Value;
+
+/// The workspace's folder.
+pub fn workspace() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// The binary `backstop`, as `cargo run` would run it.
+///
+/// # Panics
+/// When it does not build.
+pub fn binary() -> &'static Path {
+    static BINARY: OnceLock<PathBuf> = OnceLock::new();
+    BINARY.get_or_init(|| {
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(["build", "--package", "backstop", "--message-format", "json-render-diagnostics"]);
+        let built = succeed(cargo.current_dir(workspace()));
+        let executable = |line: &str| {
+            let message: Value = serde_json::from_str(line).ok()?;
+            Some(PathBuf::from(message["executable"].as_str()?))
+        };
+        let found = String::from_utf8_lossy(&built.stdout).lines().find_map(executable);
+        found.expect("cargo names the executable it built")
+    })
+}
+
+/// Whether there is a stock policy called `name`.
+pub fn is_stock(name: &str) -> bool {
+    workspace().join("policies").join(name).join("Cargo.toml").is_file()
+}
+
+/// The stock policy called `name`, as a file.
+///
+/// # Panics
+/// When the policies do not build.
+pub fn stock_policy(name: &str) -> PathBuf {
+    static POLICIES: OnceLock<PathBuf> = OnceLock::new();
+    let folder = POLICIES.get_or_init(|| {
+        succeed(Command::new(binary()).args(["policy", "build"]).current_dir(workspace()));
+        workspace().join("policies")
+    });
+    folder.join(format!("{name}.wasm"))
+}
+
+/// The policy that the crate in `tests/guests/{folder}` becomes.
+///
+/// # Panics
+/// When it does not build.
+pub fn guest(folder: &str) -> PathBuf {
+    static BUILT: LazyLock<Mutex<HashMap<String, PathBuf>>> = LazyLock::new(Mutex::default);
+    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    built.entry(folder.to_owned()).or_insert_with(|| build_guest(folder)).clone()
+}
+
+fn build_guest(folder: &str) -> PathBuf {
+    let source = workspace().join("tests/guests").join(folder);
+    let out = workspace().join("target/guests").join(folder);
+    // It stands outside of the workspace, as an author's crate does, but is built from the same dependencies.
+    std::fs::copy(workspace().join("Cargo.lock"), source.join("Cargo.lock")).expect("the guest's lock file");
+    let mut build = Command::new(binary());
+    build.args(["policy", "build", "--out"]).arg(&out).arg(&source).current_dir(workspace());
+    succeed(build.env("CARGO_TARGET_DIR", workspace().join("target")));
+    let files = std::fs::read_dir(&out).expect("the folder of the policy just built");
+    let wasm = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "wasm");
+    files.filter_map(|entry| Some(entry.ok()?.path())).find(wasm).expect("the policy just built")
+}
+
+/// Runs a command to its end.
+fn succeed(command: &mut Command) -> Output {
+    let output = command.output().unwrap_or_else(|error| panic!("failed to run {command:?}: {error}"));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?} failed with {}:\n{said}", output.status);
+    output
+}

@@ -1,0 +1,272 @@
+//! A running host: the real binary, on free ports, in a folder of its own.
+
+use std::fs::File;
+use std::net::SocketAddr;
+use std::process::{ExitStatus, Output};
+
+use reqwest::{Method, RequestBuilder};
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::process::Child;
+
+use crate::eventually;
+use crate::setup::{Place, Setup};
+
+/// A running host. It is killed when this is dropped; its log is shown if the test failed.
+pub struct Host {
+    place: Place,
+    child: Child,
+    listen: SocketAddr,
+    admin: SocketAddr,
+    client: reqwest::Client,
+    /// Where the present run's log begins.
+    log_from: usize,
+}
+
+/// What the host answered.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// The status.
+    pub status: u16,
+    /// The header fields.
+    pub headers: reqwest::header::HeaderMap,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+impl Host {
+    /// Starts a host with these routes (see [`Setup::routes`]).
+    pub async fn start(routes: &str) -> Self {
+        Setup::routes(routes).start().await
+    }
+
+    /// Starts a host in `place`.
+    ///
+    /// # Panics
+    /// When it does not come to listen.
+    pub async fn start_in(place: Place) -> Self {
+        // Refused when it is there already, which is as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).no_proxy();
+        let client = client.build().expect("an HTTP client");
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+        let child = spawn(&place);
+        let mut host = Self { place, child, listen: nowhere, admin: nowhere, client, log_from: 0 };
+        host.find_addresses().await;
+        host
+    }
+
+    /// Starts it again, in the same folder, after [`Host::kill`] or [`Host::exited`].
+    pub async fn restart(&mut self) {
+        self.log_from = self.log().len();
+        self.child = spawn(&self.place);
+        self.find_addresses().await;
+    }
+
+    async fn find_addresses(&mut self) {
+        let (listen, admin) = eventually("the host to listen", async || {
+            if let Ok(Some(status)) = self.child.try_wait() {
+                panic!("the host did not start: {status}");
+            }
+            let log = self.log();
+            let lines = log.get(self.log_from..)?.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            let line = lines.into_iter().find(|line| line["message"] == "backstop is listening")?;
+            Some((line["listen"].as_str()?.parse().ok()?, line["admin"].as_str()?.parse().ok()?))
+        })
+        .await;
+        (self.listen, self.admin) = (listen, admin);
+    }
+
+    /// Where its files are.
+    pub const fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// A request to the ingress, to be completed.
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client.request(method, format!("http://{}{path}", self.listen))
+    }
+
+    /// Sends a request and waits for the answer.
+    pub async fn send(&self, method: Method, path: &str, body: impl Into<reqwest::Body>) -> Answer {
+        Answer::to(self.request(method, path).body(body)).await
+    }
+
+    /// POSTs `body` and waits for the answer.
+    pub async fn post(&self, path: &str, body: impl Into<reqwest::Body>) -> Answer {
+        self.send(Method::POST, path, body).await
+    }
+
+    /// POSTs `body` on an asynchronous route, and returns the message's id.
+    ///
+    /// # Panics
+    /// When the answer is not 202.
+    pub async fn accept(&self, path: &str, body: impl Into<reqwest::Body>) -> String {
+        let answer = self.post(path, body).await;
+        assert_eq!(answer.status, 202, "{answer:?}");
+        answer.json()["id"].as_str().expect("an id").to_owned()
+    }
+
+    /// As [`Host::accept`], but none when the host does not answer 202, or not at all.
+    pub async fn try_accept(&self, path: &str, body: impl Into<reqwest::Body>) -> Option<String> {
+        let response = self.request(Method::POST, path).body(body).send().await.ok()?;
+        let accepted = response.status() == 202;
+        let answer: Value = serde_json::from_slice(&response.bytes().await.ok()?).ok()?;
+        answer["id"].as_str().filter(|_| accepted).map(str::to_owned)
+    }
+
+    /// Sends these bytes to the ingress on a connection of their own, and returns all that comes back.
+    ///
+    /// # Panics
+    /// When the connection breaks.
+    pub async fn raw(&self, bytes: impl AsRef<[u8]>) -> String {
+        exchange(self.listen, bytes.as_ref()).await
+    }
+
+    /// As [`Host::raw`], to the admin API.
+    pub async fn raw_admin(&self, bytes: impl AsRef<[u8]>) -> String {
+        exchange(self.admin, bytes.as_ref()).await
+    }
+
+    /// What the admin API says at `path`.
+    pub async fn admin(&self, path: &str) -> Value {
+        Answer::to(self.client.get(format!("http://{}{path}", self.admin))).await.json()
+    }
+
+    /// The message called `id` as the admin API shows it, with its `journal`.
+    pub async fn message(&self, id: &str) -> Value {
+        self.admin(&format!("/v1/messages/{id}")).await
+    }
+
+    /// Waits until the message called `id` is in this state, and returns it.
+    pub async fn until(&self, id: &str, state: &str) -> Value {
+        eventually(&format!("{id} to be {state}"), async || {
+            Some(self.message(id).await).filter(|message| message["state"] == state)
+        })
+        .await
+    }
+
+    /// The messages in this state.
+    pub async fn messages(&self, state: &str) -> Vec<Value> {
+        let listed = self.admin(&format!("/v1/messages?limit=1000&state={state}")).await;
+        listed["messages"].as_array().cloned().unwrap_or_default()
+    }
+
+    /// Runs a command of the command line against this host, which must succeed, and returns what it prints.
+    ///
+    /// # Panics
+    /// When the command fails.
+    pub async fn cli(&self, arguments: &[&str]) -> String {
+        let output = self.try_cli(arguments).await;
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "{arguments:?} failed with {}:\n{out}{err}", output.status);
+        out.into_owned()
+    }
+
+    /// Runs a command of the command line against this host.
+    pub async fn try_cli(&self, arguments: &[&str]) -> Output {
+        let (option, address) =
+            if arguments.first() == Some(&"send") { ("--listen", self.listen) } else { ("--admin", self.admin) };
+        self.place.run(&[arguments, &[option, &address.to_string()]].concat()).await
+    }
+
+    /// All it has written so far, in every run.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.place.path("log")).unwrap_or_default()
+    }
+
+    /// The lines of the log that contain `text`.
+    pub fn log_lines(&self, text: &str) -> Vec<String> {
+        self.log().lines().filter(|line| line.contains(text)).map(str::to_owned).collect()
+    }
+
+    /// The most memory it has held, in KiB.
+    ///
+    /// # Panics
+    /// Where the system does not tell (it is Linux that does).
+    pub fn peak_memory_kib(&self) -> u64 {
+        let pid = self.child.id().expect("a running host");
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the system tells");
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("its peak");
+        peak.trim().trim_end_matches(" kB").parse().expect("a number")
+    }
+
+    /// Sends it a signal: `TERM`, `INT`, `KILL`.
+    ///
+    /// # Panics
+    /// When it has exited already.
+    pub async fn signal(&self, name: &str) {
+        let pid = self.child.id().expect("a running host").to_string();
+        let status = tokio::process::Command::new("kill").args(["-s", name, &pid]).status().await;
+        assert!(status.is_ok_and(|status| status.success()), "failed to send SIG{name}");
+    }
+
+    /// Kills it, as the power cord would.
+    ///
+    /// # Panics
+    /// When it cannot be killed.
+    pub async fn kill(&mut self) {
+        self.child.kill().await.expect("a running host");
+    }
+
+    /// Waits until it has exited.
+    ///
+    /// # Panics
+    /// When it cannot be waited for.
+    pub async fn exited(&mut self) -> ExitStatus {
+        self.child.wait().await.expect("a host that was started")
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- the host's log\n{}---", self.log());
+        }
+    }
+}
+
+impl Answer {
+    async fn to(request: RequestBuilder) -> Self {
+        let response = request.send().await.expect("the host answers");
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        Self { status, headers, body: response.bytes().await.expect("a whole answer").to_vec() }
+    }
+
+    /// The body as JSON; null when it is none.
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_default()
+    }
+
+    /// The body as text.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// The field called `name` as text; empty when it is absent.
+    pub fn header(&self, name: &str) -> String {
+        self.headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).unwrap_or_default()
+    }
+}
+
+/// Sends a request that was completed by hand, and waits for the answer.
+pub async fn answer_to(request: RequestBuilder) -> Answer {
+    Answer::to(request).await
+}
+
+async fn exchange(address: SocketAddr, bytes: &[u8]) -> String {
+    let mut stream = TcpStream::connect(address).await.expect("the host listens");
+    stream.write_all(bytes).await.expect("the host reads");
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.expect("the host answers");
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+fn spawn(place: &Place) -> Child {
+    let log = || File::options().create(true).append(true).open(place.path("log")).expect("a log file");
+    let mut command = place.command();
+    command.args(["serve", "-c", "backstop.yaml", "--log", "json"]).kill_on_drop(true);
+    command.stdin(std::process::Stdio::null()).stdout(log()).stderr(log());
+    command.spawn().expect("the binary runs")
+}

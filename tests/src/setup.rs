@@ -1,0 +1,130 @@
+//! A folder for one host: its configuration, its policies, and later its database and its log.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Output;
+
+use tempfile::TempDir;
+
+use crate::artefacts::{binary, is_stock, stock_policy};
+use crate::host::Host;
+
+/// What a host is started with.
+pub struct Setup {
+    routes: String,
+    settings: BTreeMap<String, String>,
+    env: Vec<(String, String)>,
+    policies: Vec<(String, PathBuf)>,
+}
+
+/// The folder, and how commands are run in it.
+pub struct Place {
+    folder: TempDir,
+    env: Vec<(String, String)>,
+}
+
+impl Setup {
+    /// Routes, as they stand in YAML below `routes:`. Stock policies that they name are put in place.
+    pub fn routes(yaml: &str) -> Self {
+        let named = yaml.lines().filter_map(|line| line.trim().strip_prefix("policy: "));
+        let stock = named.filter(|name| is_stock(name)).map(|name| (name.to_owned(), PathBuf::new())).collect();
+        let settings = [("listen", "127.0.0.1:0"), ("admin", "127.0.0.1:0"), ("store", "sqlite:backstop.db")];
+        let settings = settings.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+        Self { routes: indented(yaml), settings, env: Vec::new(), policies: stock }
+    }
+
+    /// And this key at the top of the configuration.
+    #[must_use]
+    pub fn setting(mut self, key: &str, value: &str) -> Self {
+        self.settings.insert(key.to_owned(), value.to_owned());
+        self
+    }
+
+    /// And this in the environment.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// With this file as the policy called `name`.
+    #[must_use]
+    pub fn policy(mut self, name: &str, file: PathBuf) -> Self {
+        self.policies.retain(|(known, _)| known != name);
+        self.policies.push((name.to_owned(), file));
+        self
+    }
+
+    /// Starts the host, and returns once it listens.
+    pub async fn start(self) -> Host {
+        Host::start_in(self.place()).await
+    }
+
+    /// Runs a command that ends by itself in the host's folder: `check`, or a `serve` that is refused.
+    pub async fn run(self, arguments: &[&str]) -> Output {
+        self.place().run(arguments).await
+    }
+
+    /// Makes the folder.
+    ///
+    /// # Panics
+    /// When it cannot be made, or a policy does not build.
+    pub fn place(self) -> Place {
+        let place = Place { folder: TempDir::new().expect("a temporary folder"), env: self.env };
+        let settings: String = self.settings.iter().map(|(key, value)| format!("{key}: {value}\n")).collect();
+        place.write("backstop.yaml", format!("{settings}routes:\n{}", self.routes));
+        for (name, file) in self.policies {
+            let file = if file.as_os_str().is_empty() { stock_policy(&name) } else { file };
+            place.drop_policy(&name, &file);
+        }
+        place
+    }
+}
+
+impl Place {
+    /// The file or folder called `name` in it.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Writes a file.
+    ///
+    /// # Panics
+    /// When that fails.
+    pub fn write(&self, name: &str, content: impl AsRef<[u8]>) {
+        std::fs::write(self.path(name), content).expect("a file in the temporary folder");
+    }
+
+    /// Puts `file` into the folder of policies as `name`, as a person would with `cp`; in one step, with `mv`.
+    ///
+    /// # Panics
+    /// When that fails.
+    pub fn drop_policy(&self, name: &str, file: &Path) {
+        std::fs::create_dir_all(self.path("policies")).expect("a folder in the temporary folder");
+        let (aside, target) = (self.path("policies/.aside"), self.path(&format!("policies/{name}.wasm")));
+        let copied = std::fs::copy(file, &aside).and_then(|_| std::fs::rename(&aside, target));
+        copied.unwrap_or_else(|error| panic!("failed to copy {}: {error}", file.display()));
+    }
+
+    /// The binary, to be run here.
+    pub(crate) fn command(&self) -> tokio::process::Command {
+        let mut command = tokio::process::Command::new(binary());
+        command.current_dir(self.folder.path()).envs(self.env.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    /// Runs a command to its end.
+    ///
+    /// # Panics
+    /// When it cannot be run.
+    pub async fn run(&self, arguments: &[&str]) -> Output {
+        self.command().args(arguments).output().await.expect("the binary runs")
+    }
+}
+
+/// `yaml` moved to stand below a key.
+fn indented(yaml: &str) -> String {
+    let lines = || yaml.lines().filter(|line| !line.trim().is_empty());
+    let margin = lines().map(|line| line.len() - line.trim_start().len()).min().unwrap_or(0);
+    lines().map(|line| format!("  {}\n", &line[margin..])).collect()
+}
