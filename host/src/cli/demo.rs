@@ -81,15 +81,15 @@ impl Demo {
         let surroundings = DemoSurroundings { vendors: &vendors, policies: checkout.policies() };
         let config = Config::parse_in(ROUTES, Path::new(ROUTES_FILE), folder.path(), &surroundings)?;
 
-        let title = "Failing vendors, judged by sandboxed WebAssembly policies. All of it runs here, on loopback.";
+        let title = "Failing vendors, judged by sandboxed WebAssembly policies, all on loopback.";
         paper.say(&Line::of(Ink::Bold, title));
         build_policies(&checkout, &config, paper).await?;
         step(paper, 2, "vendors", format!("{} that misbehave, each in its own way", vendors.count()));
         let engine = Engine::start(&config).await?;
         let (listen, admin) = (engine.listen, engine.admin);
-        step(paper, 3, "host", format!("takes messages at http://{listen}; its admin API is at http://{admin}"));
+        step(paper, 3, "host", format!("messages to http://{listen}, admin API at http://{admin}"));
         let [send, rest] = [SENDING, 1.0 - SENDING].map(|share| self.length.mul_f64(share).as_secs_f64());
-        let what = format!("about 50 messages a second for {send:.0}s, then up to {rest:.0}s for those that wait");
+        let what = format!("some 50 messages a second for {send:.0}s, then up to {rest:.0}s to finish");
         step(paper, 4, "traffic", what);
 
         let mut interrupt = Interrupt::listen()?;

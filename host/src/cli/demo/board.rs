@@ -70,8 +70,6 @@ pub(super) struct Questions {
     pub(super) asked: u64,
     /// Of those: it gave no usable answer.
     pub(super) failed: u64,
-    /// Fuel they used together, in wasmtime's units (about one per instruction).
-    pub(super) fuel: u64,
     /// How long each took, in nanoseconds; the first [`SAMPLES`] of them.
     took_ns: Vec<u64>,
 }
@@ -91,7 +89,6 @@ impl Questions {
             if self.took_ns.len() < SAMPLES {
                 self.took_ns.push(provenance.took_ns);
             }
-            self.fuel = self.fuel.saturating_add(provenance.fuel);
         }
     }
 }

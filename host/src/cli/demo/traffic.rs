@@ -228,7 +228,7 @@ mod tests {
         let with_id = ("backstop-message-id", id.to_string());
         let ended = fields(&[with_id.clone(), ("backstop-state", "answered".to_owned())]);
         assert_eq!(said(StatusCode::OK, &ended), Said::Ended(id, State::Answered));
-        assert_eq!(said(StatusCode::ACCEPTED, &fields(&[with_id.clone()])), Said::Accepted(id));
+        assert_eq!(said(StatusCode::ACCEPTED, &fields(std::slice::from_ref(&with_id))), Said::Accepted(id));
         assert_eq!(
             said(StatusCode::SERVICE_UNAVAILABLE, &HeaderMap::new()),
             Said::Refused(StatusCode::SERVICE_UNAVAILABLE)

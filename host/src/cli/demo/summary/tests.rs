@@ -113,3 +113,26 @@ fn a_repeat_that_cannot_be_recognised_is_told() {
     story.records.strange.push("order risk-1 came twice".to_owned());
     assert!(!story.account().is_good());
 }
+
+fn printed(account: &Account) -> Vec<String> {
+    let circumstances = Circumstances {
+        elapsed: std::time::Duration::from_secs(20),
+        interrupted: false,
+        failures: &BTreeMap::new(),
+        policies: &super::super::board::Questions::default(),
+        missed: 0,
+        notices: &[],
+    };
+    lines(account, &circumstances).iter().map(|line| line.paint(usize::MAX, false)).collect()
+}
+
+#[test]
+fn the_summary_fits_eighty_columns_and_lists_what_is_lost() {
+    let mut story = Story::good();
+    let id = story.id_on("legacy");
+    story.known.remove(&id);
+    let printed = printed(&story.account());
+    assert!(printed.iter().all(|line| line.chars().count() <= 80), "{printed:#?}");
+    assert!(printed.iter().any(|line| line.ends_with("lost: 1")));
+    assert!(printed.iter().any(|line| line.contains(&id.to_string())));
+}

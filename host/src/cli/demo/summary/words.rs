@@ -65,6 +65,11 @@ const COLUMNS: [Column; 8] = [
     ("lost", |tally| tally.lost, Ink::Bad, true),
 ];
 
+/// How wide a column is, its sign not counted.
+fn width_of(name: &str) -> usize {
+    name.len().max(5)
+}
+
 fn table(account: &Account, total: &Tally) -> Vec<Line> {
     let columns: Vec<&Column> = COLUMNS.iter().filter(|(_, of, _, always)| *always || of(total) > 0).collect();
     let sign = |index: usize| match index {
@@ -74,17 +79,17 @@ fn table(account: &Account, total: &Tally) -> Vec<Line> {
     };
     let row = |name: &str, tally: &Tally, signs: bool| {
         let mut line = Line::of(if signs { Ink::Bold } else { Ink::Plain }, format!("  {name:<10}"));
-        for (index, (_, of, ink, _)) in columns.iter().enumerate() {
+        for (index, (name, of, ink, _)) in columns.iter().enumerate() {
             let figure = of(tally);
             let shown = if figure == 0 && !signs { Ink::Faint } else { *ink };
             line = line.then(Ink::Faint, format!("{:>2}", if signs { sign(index) } else { "" }));
-            line = line.then(shown, format!("{figure:>9}"));
+            line = line.then(shown, format!("{figure:>wide$}", wide = width_of(name)));
         }
         line
     };
     let mut heading = Line::of(Ink::Faint, format!("  {:<10}", "route"));
     for (name, ..) in &columns {
-        heading = heading.then(Ink::Faint, format!("{name:>11}"));
+        heading = heading.then(Ink::Faint, format!("{name:>wide$}", wide = width_of(name) + 2));
     }
     let mut lines = vec![heading];
     for (route, tally) in &account.routes {
@@ -100,8 +105,8 @@ fn table(account: &Account, total: &Tally) -> Vec<Line> {
             lines.push(Line::of(Ink::Faint, format!("  {text}")));
         }
     };
-    note(total.queued, "queued: time ran out before these ended; a host that goes on would go on with them.");
-    note(total.refused, "refused: their callers were told at once that nothing was accepted (503 with Retry-After).");
+    note(total.queued, "queued: these wait on disk; a host that goes on would go on with them.");
+    note(total.refused, "refused: their callers were told at once that nothing was accepted.");
     lines
 }
 
@@ -121,12 +126,11 @@ fn failures(circumstances: &Circumstances<'_>) -> Vec<Line> {
     if circumstances.failures.len() > KINDS {
         lines.push(Line::of(Ink::Faint, format!("  and {} further kinds", circumstances.failures.len() - KINDS)));
     }
-    let Questions { asked, failed, fuel, .. } = circumstances.policies;
-    if let Some(fuel) = fuel.checked_div(*asked) {
+    let Questions { asked, failed, .. } = circumstances.policies;
+    if *asked > 0 {
         let median = circumstances.policies.median().as_micros();
-        let text = format!(
-            "  WebAssembly policies decided {asked} times: {median} µs (median), {fuel} instructions (mean), {failed} failures."
-        );
+        let text =
+            format!("  {asked} verdicts by WebAssembly policies, {median} µs each (the median); {failed} failures.");
         lines.push(Line::of(Ink::Faint, text));
     }
     if circumstances.missed > 0 {
@@ -214,7 +218,8 @@ fn check(account: &Account, total: &Tally) -> Vec<Line> {
     lines.extend(account.strange.iter().take(LISTED).map(|strange| Line::of(Ink::Bad, format!("      {strange}"))));
     for lost in account.lost.iter().take(LISTED) {
         let id = lost.id.map_or_else(|| "no id".to_owned(), |id| id.to_string());
-        lines.push(Line::of(Ink::Bad, format!("      {id}  {}: {}", lost.route, lost.why)));
+        lines.push(Line::of(Ink::Bad, format!("      {id}  {}", lost.route)));
+        lines.push(Line::of(Ink::Bad, format!("        {}", lost.why)));
     }
     if account.lost.len() > LISTED {
         lines.push(Line::of(Ink::Bad, format!("      and {} more", account.lost.len() - LISTED)));
@@ -227,9 +232,9 @@ fn next_steps() -> Vec<Line> {
         |command: &str, what: &str| Line::of(Ink::Host, format!("  cargo run -- {command:<24}")).then(Ink::Faint, what);
     vec![
         Line::of(Ink::Bold, "What to try next"),
-        step("policy build", "your own too: a running host takes up each new file"),
-        step("serve -c backstop.yaml", "a host of your own; host/examples/ shows what to write"),
-        step("dead list", "what that host gave up; `dead redrive` tries again"),
+        step("policy build", "a running host takes up each new file"),
+        step("serve -c backstop.yaml", "a host of your own; see host/examples/"),
+        step("dead list", "what it gave up; `dead redrive` retries"),
         Line::of(Ink::Faint, "  The routes of this demo, explained: host/examples/demo.yaml"),
     ]
 }
