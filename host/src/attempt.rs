@@ -274,7 +274,7 @@ impl Attempts {
         tracing::info!(
             target: "backstop::attempt",
             route = %route.name,
-            message = %message.id,
+            message_id = %message.id,
             attempt = record.number,
             outcome = %record.outcome,
             verdict = record.verdict.as_str(),
@@ -282,9 +282,10 @@ impl Attempts {
             transition = record.transition,
             delay_ms = record.delay_ms,
             latency_ms = record.latency_ms,
+            "attempt"
         );
         if let Some(failure) = &record.provenance.failure {
-            tracing::warn!(target: "backstop::policy", route = %route.name, message = %message.id, failure, "policy failed");
+            tracing::warn!(target: "backstop::policy", route = %route.name, message_id = %message.id, failure, "policy failed");
         }
         self.watch.attempt(message, made);
     }
