@@ -1,6 +1,8 @@
 //! What wit-bindgen makes of `wit/`. Nothing here is written by hand, and the rest of the crate gives these types
 //! their methods.
 
+#![expect(clippy::too_many_arguments, reason = "the contract's records are passed flat")]
+
 wit_bindgen::generate!({
     path: "../wit",
     world: "policy",

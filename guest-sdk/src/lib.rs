@@ -99,6 +99,14 @@
 //! it says otherwise. Reading a field that was not asked for finds nothing; so that this does not go unseen, it
 //! writes a warning into the decision's record, and fails the test in which it happens.
 //!
+//! # What a question may cost
+//!
+//! A route lets a question take 10,000,000 units of fuel (about one an instruction) and 16 MiB of memory unless it says
+//! otherwise. The standard rule takes 900 units. What counts is reading a body, for whoever sends it chooses its worst:
+//! searching it as text takes about 10 units a byte, reading it as JSON of a known shape or by
+//! [`json_pointer`](Outcome::json_pointer) up to 90, and as a tree by [`json_value`](Outcome::json_value) up to 450. So
+//! 64 KiB is much for a policy that reads JSON, and 16 KiB for one that makes trees of it.
+//!
 //! # When a policy fails
 //!
 //! It may panic: the host drops the instance, records the panic's message on the attempt and lets the route's
@@ -123,6 +131,7 @@ pub use bindings::backstop::policy::types::{
     Admission, Answer, Attempt, Decision, Fallback, Fault, Hooks, Interest, Level, Manifest, Message, Outcome,
     Response, Retry, Scope, Settlement, Verdict,
 };
+pub use body::json_pointer;
 pub use decision::{
     accept, answer, dead_letter, drop_message, fall_back_to_route, give_up, reauthenticate, retry, retry_after,
 };

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use serde::de::{DeserializeOwned, IgnoredAny};
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::{Admission, Message, attribute, body, interest};
@@ -34,15 +34,10 @@ impl Message {
         body::json(self.body())
     }
 
-    /// Whether the body is JSON at all.
-    pub fn is_json(&self) -> bool {
-        self.json::<IgnoredAny>().is_ok()
-    }
-
-    /// One value in a JSON body, by its JSON Pointer (RFC 6901). `None` as well for a body that is not JSON. Keeps
-    /// nothing but that value, however large the body is.
+    /// One value in a JSON body, by its JSON Pointer (RFC 6901). `None` as well for a body that is not JSON. To
+    /// tell the two apart, ask [`json_pointer`](crate::json_pointer).
     pub fn json_pointer(&self, pointer: &str) -> Option<Value> {
-        body::pointer(self.body(), pointer).ok()?
+        body::json_pointer(self.body(), pointer).ok()?
     }
 }
 

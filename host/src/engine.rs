@@ -68,6 +68,9 @@ pub enum StartError {
     /// The client for destinations could not be built.
     #[error("failed to set up the HTTP client")]
     Clients(#[from] ClientsError),
+    /// The runtime went away meanwhile.
+    #[error("the start broke off")]
+    BrokeOff,
     /// An address could not be listened on.
     #[error("failed to listen on {address} (`{key}`)")]
     Listen {
@@ -105,7 +108,10 @@ impl Engine {
         let catalog = Arc::new(Catalog::open(&config.policies, bindings, Arc::clone(&clock)).await?);
         let StoreUrl::Sqlite(path) = &config.store;
         let store_error = |source| StartError::Store { path: path.display().to_string(), source };
-        let store = Arc::new(SqliteStore::open(path).map_err(store_error)?);
+        let store = {
+            let path = path.clone();
+            Arc::new(aside(move || SqliteStore::open(&path)).await?.map_err(store_error)?)
+        };
         let recovered = store.recover(owner.clone(), now).await.map_err(store_error)?;
         let tally = store.tally().await.map_err(store_error)?;
         let holds = Arc::new(Holds::new(store.holds(now).await.map_err(store_error)?));
@@ -120,8 +126,8 @@ impl Engine {
         let stop_rest = CancellationToken::new();
         let (intake, chains, rest) = (TaskTracker::new(), TaskTracker::new(), TaskTracker::new());
 
-        let clients = Arc::new(Clients::new()?);
-        let transport = Arc::new(HttpTransport::new(Arc::clone(&clients), Arc::clone(&clock)));
+        let clients = Arc::new(aside(Clients::new).await??);
+        let transport = Arc::new(HttpTransport::new(Arc::clone(&clients), Arc::clone(&clock), rest.clone()));
         let notifier = Notifier::start(clients, Arc::clone(&clock), &rest, stop_rest.clone());
         let alarms = Arc::new(Alarms::new(config.routes.values(), notifier));
         let watch = Arc::new(Watch::new(config.routes.keys()));
@@ -226,6 +232,11 @@ impl Engine {
         }
         Stopped { unfinished, queued }
     }
+}
+
+/// Runs what reads files at the start, off the async threads.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, StartError> {
+    tokio::task::spawn_blocking(work).await.map_err(|_| StartError::BrokeOff)
 }
 
 async fn listen(key: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {

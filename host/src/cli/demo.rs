@@ -14,6 +14,7 @@ mod screen;
 mod watching;
 mod summary;
 
+use std::collections::BTreeSet;
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -26,18 +27,18 @@ use tokio_util::task::TaskTracker;
 use url::Url;
 
 use crate::clock::Stopwatch;
-use crate::config::{Config, Surroundings};
+use crate::config::{Config, Route, Surroundings};
 use crate::dispatch::HostClient;
 use crate::engine::Engine;
 
 use board::Board;
-use ink::{Ink, Line};
+use ink::{Ink, Line, Paper};
 use screen::{Screen, Size};
 use stage::Checkout;
 use summary::{Account, Circumstances};
 use traffic::Traffic;
 use vendors::Vendors;
-use watching::{Interrupt, SENDING, View, Watching, say};
+use watching::{Interrupt, SENDING, View, Watching};
 
 /// The routes.
 const ROUTES: &str = include_str!("../../examples/demo.yaml");
@@ -69,28 +70,30 @@ fn length(text: &str) -> Result<Duration, String> {
 
 impl Demo {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
-        let coloured = !self.plain && std::io::stdout().is_terminal();
+        let paper = match !self.plain && std::io::stdout().is_terminal() {
+            true => Paper { coloured: true, width: Size::of_terminal().await.width },
+            false => Paper::PLAIN,
+        };
         let checkout = Checkout::find(&std::env::current_dir().context("failed to find the current folder")?)?;
-        say(&Line::of(Ink::Bold, "Failing vendors, judged by sandboxed WebAssembly policies. All of it runs here, on loopback."), coloured);
-
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let vendors = Vendors::start(&tasks, &stop).await?;
         let folder = tempfile::tempdir().context("failed to make a temporary folder")?;
         let surroundings = DemoSurroundings { vendors: &vendors, policies: checkout.policies() };
         let config = Config::parse_in(ROUTES, Path::new(ROUTES_FILE), folder.path(), &surroundings)?;
-        step(coloured, 1, "policies", "");
-        build_policies(&checkout, &config, coloured).await?;
-        step(coloured, 2, "vendors", &format!("{} that misbehave, each in its own way", vendors.count()));
+
+        let title = "Failing vendors, judged by sandboxed WebAssembly policies, all on loopback.";
+        paper.say(&Line::of(Ink::Bold, title));
+        build_policies(&checkout, &config, paper).await?;
+        step(paper, 2, "vendors", format!("{} that misbehave, each in its own way", vendors.count()));
         let engine = Engine::start(&config).await?;
-        let store = folder.path().join("demo.db");
-        step(coloured, 3, "host", &format!("messages at http://{}, admin API at http://{}, store {}", engine.listen, engine.admin, store.display()));
-        let (send, rest) = (self.length.mul_f64(SENDING), self.length.mul_f64(1.0 - SENDING));
-        let (send, rest) = (send.as_secs_f64(), rest.as_secs_f64());
-        step(coloured, 4, "traffic", &format!("about 50 messages a second for {send:.0}s, then up to {rest:.0}s for those that wait"));
+        let (listen, admin) = (engine.listen, engine.admin);
+        step(paper, 3, "host", format!("messages to http://{listen}, admin API at http://{admin}"));
+        let [send, rest] = [SENDING, 1.0 - SENDING].map(|share| self.length.mul_f64(share).as_secs_f64());
+        let what = format!("some 50 messages a second for {send:.0}s, then up to {rest:.0}s to finish");
+        step(paper, 4, "traffic", what);
 
         let mut interrupt = Interrupt::listen()?;
-        let told = self.play(&engine, &config, &vendors, coloured, &mut interrupt);
-        let told = told.await;
+        let told = self.play(&engine, &config, &vendors, paper, &mut interrupt).await;
         stop.cancel();
         let stopped = async {
             engine.stop().await;
@@ -98,10 +101,9 @@ impl Demo {
             tasks.wait().await;
         };
         tokio::select! {
-            () = stopped => {}
-            () = interrupt.next() => return Ok(ExitCode::from(130)),
+            () = stopped => told,
+            () = interrupt.next() => Ok(ExitCode::from(130)),
         }
-        told
     }
 
     /// Sends, watches, and accounts for everything.
@@ -110,18 +112,16 @@ impl Demo {
         engine: &Engine,
         config: &Config,
         vendors: &Vendors,
-        coloured: bool,
+        paper: Paper,
         interrupt: &mut Interrupt,
     ) -> anyhow::Result<ExitCode> {
         let client = |address| anyhow::Ok(HostClient::new(Url::parse(&format!("http://{address}"))?, None)?);
         let admin = client(engine.admin)?;
-        let feed = engine.watch.subscribe();
-        let mut view =
-            if coloured { View::Screen(Screen::take(Size::of_terminal().await)) } else { View::Plain };
-        let routes = config.routes.values().map(|route| {
-            (route.name.to_string(), route.policy.as_ref().map(|binding| binding.name.clone()))
-        });
+        let mut view = if paper.coloured { View::Screen(Screen::take(Size::of_terminal().await)) } else { View::Plain };
+        let policy = |route: &Route| route.policy.as_ref().map(|binding| binding.name.clone());
+        let routes = config.routes.values().map(|route| (route.name.to_string(), policy(route)));
         let mut board = Board::new(routes, self.length, view.pace());
+        let feed = engine.watch.subscribe();
         let traffic = Traffic::start(&Arc::new(client(engine.listen)?), self.seed);
         let since = Stopwatch::start();
         let watching = Watching { engine, admin: &admin, traffic: &traffic, feed, since };
@@ -132,7 +132,8 @@ impl Demo {
         let elapsed = since.elapsed();
 
         if interrupted {
-            say(&Line::of(Ink::Faint, "ended early; waiting for callers that still wait (Ctrl-C again exits at once)"), coloured);
+            let text = "ended early; callers that still wait get their answers (Ctrl-C again exits at once)";
+            paper.say(&Line::of(Ink::Faint, text));
         }
         let account = async {
             let sent = traffic.finish(LAST_CALLERS).await;
@@ -147,34 +148,32 @@ impl Demo {
             elapsed,
             interrupted,
             failures: &board.failures,
+            policies: &board.policies,
             missed: board.missed,
             notices: &vendors.notices(),
         };
-        for line in summary::lines(&account, &circumstances) {
-            say(&line, coloured);
-        }
+        summary::lines(&account, &circumstances).iter().for_each(|line| paper.say(line));
         Ok(if account.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 }
 
 /// Tells which step begins.
-fn step(coloured: bool, number: u8, name: &str, what: &str) {
-    say(&Line::of(Ink::Host, format!("{number}/4 ")).then(Ink::Bold, format!("{name:<9} ")).then(Ink::Plain, what), coloured);
+fn step(paper: Paper, number: u8, name: &str, what: String) {
+    let line = Line::of(Ink::Host, format!("{number}/4 ")).then(Ink::Bold, format!("{name:<9} "));
+    paper.say(&line.then(Ink::Plain, what));
 }
 
 /// Builds the policies that the routes name, where they are missing or older than their sources.
-async fn build_policies(checkout: &Checkout, config: &Config, coloured: bool) -> anyhow::Result<()> {
-    let mut names: Vec<String> =
-        config.routes.values().filter_map(|route| route.policy.as_ref().map(|policy| policy.name.clone())).collect();
-    names.sort();
-    names.dedup();
-    let tell = |text: String| say(&Line::of(Ink::Plain, format!("              {text}")), coloured);
+async fn build_policies(checkout: &Checkout, config: &Config, paper: Paper) -> anyhow::Result<()> {
+    let policies = config.routes.values().filter_map(|route| route.policy.as_ref());
+    let names: BTreeSet<String> = policies.map(|policy| policy.name.clone()).collect();
+    let names = Vec::from_iter(names);
     let stale = checkout.stale(&names)?;
     if stale.is_empty() {
-        tell(format!("{} are up to date", names.join(", ")));
+        step(paper, 1, "policies", format!("{} (built before)", names.join(", ")));
         return Ok(());
     }
-    tell(format!("building {}", stale.join(", ")));
+    step(paper, 1, "policies", format!("building {}; cargo says:", stale.join(", ")));
     let (checkout, since) = (checkout.clone(), Stopwatch::start());
     let built = tokio::task::spawn_blocking(move || {
         checkout.build(&stale, &mut |line| {
@@ -182,7 +181,7 @@ async fn build_policies(checkout: &Checkout, config: &Config, coloured: bool) ->
         })
     });
     built.await.context("the build broke off")??;
-    tell(format!("built in {:.1}s", since.elapsed().as_secs_f64()));
+    paper.say(&Line::of(Ink::Plain, format!("              built in {:.0}s", since.elapsed().as_secs_f64())));
     Ok(())
 }
 
@@ -203,5 +202,33 @@ impl Surroundings for DemoSurroundings<'_> {
 
     fn file(&self, _path: &Path, _limit: usize) -> std::io::Result<Vec<u8>> {
         Err(std::io::ErrorKind::NotFound.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_routes_can_be_read_and_every_one_that_is_sent_to_is_there() {
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        let vendors = Vendors::start(&tasks, &stop).await.unwrap();
+        let surroundings = DemoSurroundings { vendors: &vendors, policies: PathBuf::from("policies") };
+        let config = Config::parse_in(ROUTES, Path::new(ROUTES_FILE), Path::new("."), &surroundings).unwrap();
+        for route in traffic::routes() {
+            assert!(config.routes.contains_key(route), "{route}");
+        }
+        stop.cancel();
+        tasks.close();
+        tasks.wait().await;
+    }
+
+    #[test]
+    fn a_length_is_written_as_people_do() {
+        assert_eq!(length("20s"), Ok(Duration::from_secs(20)));
+        assert_eq!(length("1m30s"), Ok(Duration::from_secs(90)));
+        for bad in ["", "20", "4s", "11m", "-20s", "soon"] {
+            assert!(length(bad).is_err(), "{bad}");
+        }
     }
 }

@@ -123,10 +123,14 @@ pub enum Clamp {
 impl fmt::Display for Clamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::RaisedToMinDelay(asked) => write!(f, "delay {asked:?} raised to min_delay"),
-            Self::LoweredToMaxDelay(asked) => write!(f, "delay {asked:?} lowered to max_delay"),
-            Self::RaisedToRetryAfter(proposed) => write!(f, "delay {proposed:?} raised to the Retry-After"),
-            Self::LoweredToRetryAfterMax(asked) => write!(f, "Retry-After {asked:?} lowered to retry_after_max"),
+            Self::RaisedToMinDelay(asked) => write!(f, "delay {:?} raised to min_delay", whole_millis(*asked)),
+            Self::LoweredToMaxDelay(asked) => write!(f, "delay {:?} lowered to max_delay", whole_millis(*asked)),
+            Self::RaisedToRetryAfter(proposed) => {
+                write!(f, "delay {:?} raised to the Retry-After", whole_millis(*proposed))
+            }
+            Self::LoweredToRetryAfterMax(asked) => {
+                write!(f, "Retry-After {:?} lowered to retry_after_max", whole_millis(*asked))
+            }
             Self::MalformedRetryAfter => f.write_str("malformed Retry-After ignored"),
             Self::GoneIsFinal => f.write_str("410 Gone is never retried"),
             Self::NoFreshCredentials => f.write_str("no fresh credentials to be had: ordinary retry"),
@@ -136,6 +140,11 @@ impl fmt::Display for Clamp {
             Self::UnknownFallbackRoute => f.write_str("the fallback route does not exist"),
         }
     }
+}
+
+/// A delay as it is shown: jitter makes fractions of a millisecond, which tell nobody anything.
+fn whole_millis(delay: Duration) -> Duration {
+    Duration::from_millis(u64::try_from(delay.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// One step of a message's life.

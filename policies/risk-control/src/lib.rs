@@ -33,8 +33,9 @@ use std::collections::BTreeMap;
 use backstop_sdk::prelude::*;
 use backstop_sdk::standard::{Class, classify, reason};
 
-/// As much of a body as is read; its JSON must end within it.
-const BODY_LIMIT: u32 = 256 * 1024;
+/// As much of a body as is read; its JSON must end within it. The worst of bodies is then read with half the fuel that a
+/// question has unless its route says more.
+const BODY_LIMIT: u32 = 64 * 1024;
 
 /// What each of the vendor's error codes means.
 #[derive(Deserialize, JsonSchema)]
@@ -211,7 +212,7 @@ mod tests {
 
     #[test]
     fn an_endless_answer_is_not_mistaken_for_success() {
-        let asked = unconfigured().judge(attempt(1), response(200).body(vec![b' '; 300 * 1024]));
+        let asked = unconfigured().judge(attempt(1), response(200).body(vec![b' '; 70 * 1024]));
         assert_eq!(asked, retry("answer too long to be read"));
     }
 

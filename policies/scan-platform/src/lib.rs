@@ -17,10 +17,11 @@
 //! retry: { max_attempts: 8, min_delay: 1s, max_delay: 5m }
 //! ```
 
+use backstop_sdk::json_pointer;
 use backstop_sdk::prelude::*;
 
-/// As much of a message's body as is read before its first attempt.
-const REQUEST_LIMIT: u32 = 256 * 1024;
+/// As much of a message's body as is read before its first attempt: a longer one is sent unread.
+const REQUEST_LIMIT: u32 = 64 * 1024;
 
 /// Where a message names its scan, and how long to wait for the engine.
 #[derive(Deserialize, JsonSchema)]
@@ -86,13 +87,13 @@ impl Policy for ScanPlatform {
 
 impl Admit for ScanPlatform {
     fn admit(&self, message: &Message) -> Admission {
-        match message.json_pointer(&self.id_pointer) {
-            Some(id) if self.id_format.fits(&id) => Admission::Accept,
-            Some(_) => Admission::drop(format!("malformed scan id at {}", self.id_pointer)),
+        match json_pointer(message.body(), &self.id_pointer) {
+            Ok(Some(id)) if self.id_format.fits(&id) => Admission::Accept,
+            Ok(Some(_)) => Admission::drop(format!("malformed scan id at {}", self.id_pointer)),
+            Ok(None) => Admission::drop(format!("no scan id at {}", self.id_pointer)),
             // What is beyond the part read may make it JSON: nothing is dropped for being long.
-            None if message.truncated => Admission::Accept,
-            None if message.is_json() => Admission::drop(format!("no scan id at {}", self.id_pointer)),
-            None => Admission::drop("not JSON"),
+            Err(_) if message.truncated => Admission::Accept,
+            Err(_) => Admission::drop("not JSON"),
         }
     }
 }
@@ -176,7 +177,7 @@ mod tests {
 
     #[test]
     fn a_message_too_long_to_be_read_is_not_dropped_for_it() {
-        let long = json!({ "scan_id": ID, "findings": "x".repeat(300 * 1024) });
+        let long = json!({ "scan_id": ID, "findings": "x".repeat(70 * 1024) });
         assert_eq!(unconfigured().admit(message(long.to_string())), Admission::Accept);
     }
 

@@ -21,7 +21,7 @@ use backstop_sdk::standard::{Class, classify};
 mod challenge;
 
 /// As much of a 401's body as is read; its JSON must end within it.
-const BODY_LIMIT: u32 = 16 * 1024;
+const BODY_LIMIT: u32 = 8 * 1024;
 
 /// How the destination says that a token expired.
 #[derive(Deserialize, JsonSchema)]

@@ -19,7 +19,8 @@ pub struct Config {
     /// What to do about a failure that no rule matches.
     #[serde(default)]
     pub(crate) otherwise: Otherwise,
-    /// How many bytes of a body the rules may read. Default 16384, at most 131072.
+    /// How many bytes of a body the rules may read. Default 16384, at most 131072. With more than 16384
+    /// and a rule that looks at `json`, raise the fuel that the route gives the policy as well.
     #[serde(default = "body_limit")]
     #[schemars(range(min = 1, max = 131_072))]
     pub(crate) body_limit: u32,

@@ -47,8 +47,8 @@ use rule::Rule;
 const MAX_RULES: usize = 256;
 /// The most header fields a policy may ask for.
 const MAX_HEADERS: usize = 64;
-/// The most of a body a table may ask for. As a tree of values, 128 KiB of JSON may take a good half of the memory that
-/// a sandbox has unless its route says more.
+/// The most of a body a table may ask for: of JSON no more fits, as a tree of values, into the memory that a question has
+/// unless its route says more.
 const MAX_BODY: u32 = 128 * 1024;
 
 /// The table.

@@ -192,3 +192,42 @@ fn a_status_that_is_none_is_refused() {
     assert!(refused::<VendorCodes>(json!({ "rules": [] })).contains("1 to 256"));
     assert_eq!(refused::<VendorCodes>(Value::Null), "missing field `rules`");
 }
+
+#[test]
+fn the_schema_that_operators_are_shown_agrees_with_the_table() {
+    let manifest = <VendorCodes as backstop_sdk::export::Guest>::describe();
+    let schema: Value = backstop_sdk::serde_json::from_str(&manifest.config_schema).unwrap();
+    let holds = |rule: Value| jsonschema::is_valid(&schema, &json!({ "rules": [rule] }));
+    for looks_at in [
+        json!({ "status": 429 }),
+        json!({ "status": "5xx" }),
+        json!({ "status": [400, "404-499", "2xx"] }),
+        json!({ "silence": true }),
+        json!({ "silence": ["timeout", "credentials"] }),
+        json!({ "header": { "name": "a", "present": false } }),
+        json!({ "json": { "pointer": "/a", "equals": null } }),
+        json!({ "json": { "pointer": "/a", "in": [1, "b"] } }),
+        json!({ "body_contains": "a", "ignore_case": true }),
+    ] {
+        let mut rule = looks_at.clone();
+        rule["verdict"] = json!("retry");
+        rule["after"] = json!("500ms");
+        table(json!([rule.clone()]));
+        assert!(holds(rule), "{looks_at}");
+    }
+    for wrong in [
+        json!({ "status": 600, "verdict": "drop" }),
+        json!({ "status": "6xx", "verdict": "drop" }),
+        json!({ "status": [], "verdict": "drop" }),
+        json!({ "silence": false, "verdict": "drop" }),
+        json!({ "silence": ["slow"], "verdict": "drop" }),
+        json!({ "status": 500, "verdict": "retri" }),
+        json!({ "status": 500, "verdict": "retry", "after": "2 min" }),
+        json!({ "status": 500, "verdict": "retry", "afetr": "2s" }),
+        json!({ "status": 500 }),
+    ] {
+        assert!(!holds(wrong.clone()), "{wrong}");
+    }
+    assert!(!jsonschema::is_valid(&schema, &json!({ "rules": [] })));
+    assert!(!jsonschema::is_valid(&schema, &Value::Null));
+}

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
-use crate::message::{AttemptRecord, VerdictKind};
+use crate::message::{AttemptRecord, Provenance, VerdictKind};
 use crate::watch::{Event, Totals};
 
 use super::ink::{Ink, Line};
@@ -15,6 +15,8 @@ use super::ink::{Ink, Line};
 const LATEST: usize = 60;
 /// Kinds of failure told apart; further ones are counted under none.
 const KINDS: usize = 200;
+/// Questions to policies whose time is kept.
+const SAMPLES: usize = 50_000;
 
 /// What is known now.
 #[derive(Debug, Default)]
@@ -27,12 +29,14 @@ pub(super) struct Board {
     pub(super) sending: bool,
     /// By route, in the order of the configuration.
     pub(super) rows: Vec<Row>,
-    /// The alarms that fire now.
-    pub(super) alarms: Vec<String>,
+    /// The alarms that fire now: the route, and what is wrong.
+    pub(super) alarms: BTreeMap<String, String>,
     /// The latest events worth telling, oldest first.
     pub(super) latest: VecDeque<Line>,
     /// What went wrong, by kind.
     pub(super) failures: BTreeMap<Kind, Failure>,
+    /// What the policies were asked.
+    pub(super) policies: Questions,
     /// Events that were not seen, because looking on was too slow.
     pub(super) missed: u64,
     /// Events that were worth telling, but too many.
@@ -59,6 +63,36 @@ pub(super) struct Row {
     pub(super) last: Line,
 }
 
+/// What the policies were asked, and what that cost.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(super) struct Questions {
+    /// Attempts that a policy was asked about.
+    pub(super) asked: u64,
+    /// Of those: it gave no usable answer.
+    pub(super) failed: u64,
+    /// How long each took, in nanoseconds; the first [`SAMPLES`] of them.
+    took_ns: Vec<u64>,
+}
+
+impl Questions {
+    /// How long half of them took at most.
+    pub(super) fn median(&self) -> Duration {
+        let mut took = self.took_ns.clone();
+        took.sort_unstable();
+        Duration::from_nanos(took.get(took.len() / 2).copied().unwrap_or_default())
+    }
+
+    fn note(&mut self, provenance: &Provenance) {
+        if provenance.policy.is_some() {
+            self.asked += 1;
+            self.failed += u64::from(provenance.failure.is_some());
+            if self.took_ns.len() < SAMPLES {
+                self.took_ns.push(provenance.took_ns);
+            }
+        }
+    }
+}
+
 /// A kind of failure.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(super) struct Kind {
@@ -68,6 +102,8 @@ pub(super) struct Kind {
     pub(super) outcome: String,
     /// What was then done: the transition's name, or `reauthenticate`.
     pub(super) then: String,
+    /// Why, without the figures that make each reason another.
+    pub(super) why: String,
 }
 
 /// How often a kind of failure came.
@@ -96,6 +132,7 @@ impl Board {
         let (kind, line) = match event {
             Event::Attempt { record, .. } => {
                 let kind = kind(record);
+                self.policies.note(&record.provenance);
                 if record.verdict != VerdictKind::Accept {
                     self.count_failure(&kind, &record.reason);
                 }
@@ -109,8 +146,7 @@ impl Board {
                 }
                 let line = self.begin(&record.route).then(Ink::Plain, format!("#{:<2} ", record.number));
                 let line = line.then(ink, format!("{} → {then}", short(record)));
-                let reason = if record.verdict == VerdictKind::Accept { "" } else { &record.reason };
-                (kind, line.then(Ink::Faint, if reason.is_empty() { String::new() } else { format!("  {reason}") }))
+                (kind, line.then(Ink::Faint, why(record)))
             }
             // Every end but this one is told with the attempt that led to it.
             Event::Ended { .. } => return None,
@@ -169,7 +205,17 @@ fn kind(record: &AttemptRecord) -> Kind {
         VerdictKind::Reauthenticate if record.transition == "retry" => "reauthenticate".to_owned(),
         _ => record.transition.clone(),
     };
-    Kind { route: record.route.clone(), outcome: record.outcome.to_string(), then }
+    let why = record.reason.replace(|c: char| c.is_ascii_digit(), "");
+    Kind { route: record.route.clone(), outcome: record.outcome.to_string(), then, why }
+}
+
+/// Why, and what the envelope made of a retry; nothing for what went well.
+fn why(record: &AttemptRecord) -> String {
+    match (record.verdict, record.transition.as_str()) {
+        (VerdictKind::Accept, _) => String::new(),
+        (_, "retry") if !record.clamped.is_empty() => format!("  {}; {}", record.reason, record.clamped.join(", ")),
+        _ => format!("  {}", record.reason),
+    }
 }
 
 /// What happened, in a few words.
@@ -200,12 +246,11 @@ fn shortest(record: &AttemptRecord) -> String {
 
 /// What was done about it, in a few words, and its colour.
 fn consequence(record: &AttemptRecord) -> (Ink, String) {
-    let clamped = if record.clamped.is_empty() { "" } else { " (clamped)" };
     match (record.transition.as_str(), record.verdict, record.delay_ms) {
         ("delivered", ..) if record.number > 1 => (Ink::Good, format!("delivered at attempt {}", record.number)),
         ("delivered", ..) => (Ink::Good, "delivered".to_owned()),
         ("retry", VerdictKind::Reauthenticate, _) => (Ink::Host, "fresh token, retry at once".to_owned()),
-        ("retry", _, Some(delay)) => (Ink::Again, format!("retry in {}{clamped}", wait(Duration::from_millis(delay)))),
+        ("retry", _, Some(delay)) => (Ink::Again, format!("retry in {}", wait(Duration::from_millis(delay)))),
         ("answered", ..) => (Ink::Instead, "answered by fallback".to_owned()),
         ("rerouted", ..) => (Ink::Instead, "on to the fallback route".to_owned()),
         ("dead_letter", ..) => (Ink::Bad, "dead letter".to_owned()),

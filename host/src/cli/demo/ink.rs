@@ -1,5 +1,7 @@
 //! Coloured text for a terminal: spans of ink, cut to a width, painted with ANSI codes or without any.
 
+use std::io::Write as _;
+
 /// A colour with a meaning.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Ink {
@@ -94,6 +96,25 @@ impl Line {
             painted.push('…');
         }
         painted
+    }
+}
+
+/// Where lines are printed: standard output.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Paper {
+    /// Whether it shows colours.
+    pub(super) coloured: bool,
+    /// Columns; what does not fit is cut.
+    pub(super) width: usize,
+}
+
+impl Paper {
+    /// A file, a pipe, or whatever else is no terminal.
+    pub(super) const PLAIN: Self = Self { coloured: false, width: usize::MAX };
+
+    /// Prints a line. Standard output may be gone, and then there is nobody to tell.
+    pub(super) fn say(&self, line: &Line) {
+        let _ = writeln!(std::io::stdout(), "{}", line.paint(self.width, self.coloured));
     }
 }
 

@@ -25,7 +25,8 @@ pub(super) struct Size {
 impl Size {
     /// The size of the terminal at our standard input, as `stty` tells it.
     pub(super) async fn of_terminal() -> Self {
-        let stty = tokio::process::Command::new("stty").arg("size").stdin(Stdio::inherit()).stderr(Stdio::null()).output();
+        let stty =
+            tokio::process::Command::new("stty").arg("size").stdin(Stdio::inherit()).stderr(Stdio::null()).output();
         let said = stty.await.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
         let mut figures = said.split_whitespace().filter_map(|figure| figure.parse().ok()).filter(|figure| *figure > 0);
         match (figures.next(), figures.next()) {
@@ -88,7 +89,9 @@ pub(super) fn picture(board: &Board, size: Size) -> Vec<Line> {
             lines.push(Line::of(Ink::Host, format!(" hold   {:<14}", row.route)).then(Ink::Host, text));
         }
     }
-    lines.extend(board.alarms.iter().map(|alarm| Line::of(Ink::Bad, format!(" alarm  {alarm}"))));
+    for (route, text) in &board.alarms {
+        lines.push(Line::of(Ink::Bad, format!(" alarm  {route:<14}{text}")));
+    }
     // Room is kept for two of these, so that the events below do not jump with each.
     while lines.len() < board.rows.len() + 6 {
         lines.push(Line::new());
@@ -109,7 +112,11 @@ pub(super) fn picture(board: &Board, size: Size) -> Vec<Line> {
 
 fn headline(board: &Board, width: usize) -> Line {
     let (sent, open) = board.sent_and_open();
-    let phase = if board.sending { "sending" } else { "draining" };
+    let phase = match board.sending {
+        true => "sending",
+        false if open == 0 && !board.alarms.is_empty() => "waiting for the alarm to clear",
+        false => "draining",
+    };
     let bar = bar(board.elapsed, board.whole, if width >= 90 { 24 } else { 10 });
     Line::of(Ink::Bold, " backstop demo  ")
         .then(Ink::Host, bar)

@@ -22,6 +22,8 @@ pub(super) type Known = HashMap<MessageId, (String, State)>;
 pub(super) struct Account {
     /// By the route it was sent to, in order of names.
     pub(super) routes: BTreeMap<&'static str, Tally>,
+    /// Delivered messages by the route they were sent to and the other one that a fallback led them to.
+    pub(super) rerouted: BTreeMap<(&'static str, String), u64>,
     /// What is not accounted for.
     pub(super) lost: Vec<Lost>,
     /// Messages called delivered that a vendor recorded.
@@ -39,8 +41,6 @@ pub(super) struct Tally {
     pub(super) sent: u64,
     /// A vendor took it.
     pub(super) delivered: u64,
-    /// Of those: by way of another route.
-    pub(super) rerouted: u64,
     /// Answered by fallback.
     pub(super) answered: u64,
     /// Dead letters.
@@ -84,7 +84,9 @@ impl Account {
                 Ok((route, State::Delivered)) => {
                     account.confirmed += 1;
                     tally.delivered += 1;
-                    tally.rerouted += u64::from(route != message.route);
+                    if route != message.route {
+                        *account.rerouted.entry((message.route, route.to_owned())).or_default() += 1;
+                    }
                 }
                 Ok((_, State::Answered)) => tally.answered += 1,
                 Ok((_, State::Dead)) => tally.dead += 1,
@@ -110,7 +112,6 @@ impl Account {
         self.routes.values().fold(Tally::default(), |sum, tally| Tally {
             sent: sum.sent + tally.sent,
             delivered: sum.delivered + tally.delivered,
-            rerouted: sum.rerouted + tally.rerouted,
             answered: sum.answered + tally.answered,
             dead: sum.dead + tally.dead,
             dropped: sum.dropped + tally.dropped,

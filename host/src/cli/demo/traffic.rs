@@ -39,6 +39,12 @@ const FLOWS: [(&str, f64); 8] = [
     ("legacy", 2.0),
 ];
 
+/// The routes that are sent to.
+#[cfg(test)]
+pub(super) fn routes() -> impl Iterator<Item = &'static str> {
+    FLOWS.iter().map(|(route, _)| *route)
+}
+
 /// A message that was sent, and what the host said of it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Sent {
@@ -222,7 +228,7 @@ mod tests {
         let with_id = ("backstop-message-id", id.to_string());
         let ended = fields(&[with_id.clone(), ("backstop-state", "answered".to_owned())]);
         assert_eq!(said(StatusCode::OK, &ended), Said::Ended(id, State::Answered));
-        assert_eq!(said(StatusCode::ACCEPTED, &fields(&[with_id.clone()])), Said::Accepted(id));
+        assert_eq!(said(StatusCode::ACCEPTED, &fields(std::slice::from_ref(&with_id))), Said::Accepted(id));
         assert_eq!(
             said(StatusCode::SERVICE_UNAVAILABLE, &HeaderMap::new()),
             Said::Refused(StatusCode::SERVICE_UNAVAILABLE)

@@ -23,8 +23,8 @@ use crate::clock::{Stopwatch, SystemClock};
 use crate::listener;
 use crate::message::MessageId;
 
-pub(super) use manners::{CLIENT_SECRET, Manners};
 use manners::Visit;
+pub(super) use manners::{CLIENT_SECRET, Manners};
 
 /// The longest body a vendor reads.
 const MAX_BODY: usize = 64 * 1024;
@@ -144,12 +144,7 @@ impl Vendors {
     }
 }
 
-async fn serve(
-    name: &str,
-    router: Router,
-    tasks: &TaskTracker,
-    stop: &CancellationToken,
-) -> anyhow::Result<String> {
+async fn serve(name: &str, router: Router, tasks: &TaskTracker, stop: &CancellationToken) -> anyhow::Result<String> {
     let listener =
         TcpListener::bind("127.0.0.1:0").await.with_context(|| format!("failed to start the vendor {name}"))?;
     let url = format!("http://{}", listener.local_addr()?);

@@ -1,7 +1,7 @@
 //! Watching: the host's feed and API are followed until every message has ended, time is up, or somebody has seen
 //! enough; what happens is drawn, or told line by line.
 
-use std::io::Write as _;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ use crate::watch::Event;
 
 use super::asking::{self, AlarmNow, RouteNow};
 use super::board::{Board, Pace, wait};
-use super::ink::{Ink, Line};
+use super::ink::{Ink, Line, Paper};
 use super::screen::{Screen, Size};
 use super::traffic::Traffic;
 
@@ -48,14 +48,9 @@ impl View {
 
     fn tell(&self, line: Option<&Line>) {
         if let (Self::Plain, Some(line)) = (self, line) {
-            say(line, false);
+            Paper::PLAIN.say(line);
         }
     }
-}
-
-/// Prints a line. Standard output may be gone, and then there is nobody to tell.
-pub(super) fn say(line: &Line, coloured: bool) {
-    let _ = writeln!(std::io::stdout(), "{}", line.paint(usize::MAX, coloured));
 }
 
 /// SIGINT and SIGTERM.
@@ -123,7 +118,7 @@ impl Watching<'_> {
                     }
                     if matches!(view, View::Plain) && board.elapsed >= next_status {
                         next_status += STATUS;
-                        say(&status(board), false);
+                        Paper::PLAIN.say(&status(board));
                     }
                 }
                 _ = resized.recv() => if let View::Screen(screen) = view {
@@ -180,20 +175,18 @@ impl Watching<'_> {
 }
 
 fn take_in_alarms(board: &mut Board, alarms: &[AlarmNow], view: &View) {
-    let fired = |alarm: &&AlarmNow| alarm.firing;
-    let firing: Vec<String> = alarms.iter().filter(fired).map(|alarm| alarm.route.clone()).collect();
-    let before = std::mem::replace(&mut board.alarms, firing);
-    for alarm in alarms {
-        let (was, is) = (before.contains(&alarm.route), alarm.firing);
-        let (ink, text) = match (was, is) {
-            (false, true) => {
-                let (rate, threshold) = (alarm.error_rate * 100.0, alarm.threshold * 100.0);
-                (Ink::Bad, format!("ALARM: {rate:.0}% of attempts failed (threshold {threshold:.0}%); the pager is told"))
-            }
-            (true, false) => (Ink::Good, "alarm cleared".to_owned()),
-            _ => continue,
-        };
-        view.tell(Some(&board.announce(ink, &alarm.route, &text)));
+    let mut firing = BTreeMap::new();
+    for alarm in alarms.iter().filter(|alarm| alarm.firing) {
+        let (rate, threshold) = (alarm.error_rate * 100.0, alarm.threshold * 100.0);
+        let text = format!("{rate:.0}% of the latest attempts failed; the threshold is {threshold:.0}%");
+        firing.insert(alarm.route.clone(), text);
+    }
+    let before = std::mem::replace(&mut board.alarms, firing.clone());
+    for (route, text) in firing.iter().filter(|(route, _)| !before.contains_key(*route)) {
+        view.tell(Some(&board.announce(Ink::Bad, route, &format!("ALARM: {text}; the pager is told"))));
+    }
+    for route in before.keys().filter(|route| !firing.contains_key(*route)) {
+        view.tell(Some(&board.announce(Ink::Good, route, "alarm cleared; the pager is told")));
     }
 }
 

@@ -4,7 +4,13 @@ use super::*;
 use crate::clock::Timestamp;
 use crate::message::{MessageId, OutcomeSummary, Provenance};
 
-pub(in super::super) fn record(route: &str, number: u32, status: u16, then: &str, delay_ms: Option<u64>) -> AttemptRecord {
+pub(in super::super) fn record(
+    route: &str,
+    number: u32,
+    status: u16,
+    then: &str,
+    delay_ms: Option<u64>,
+) -> AttemptRecord {
     AttemptRecord {
         number,
         route: route.to_owned(),
@@ -71,7 +77,8 @@ fn every_failure_is_counted_told_or_not() {
     for _ in 0..1000 {
         board.note(&event(record("billing", 1, 503, "retry", Some(10))));
     }
-    let counts: Vec<(u64, &str)> = board.failures.values().map(|failure| (failure.count, failure.reason.as_str())).collect();
+    let counts: Vec<(u64, &str)> =
+        board.failures.values().map(|failure| (failure.count, failure.reason.as_str())).collect();
     assert_eq!(counts, [(1000, "reason of 503")]);
     assert_eq!(board.latest.len(), 1);
 }

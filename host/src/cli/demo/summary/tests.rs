@@ -65,9 +65,10 @@ impl Story {
 fn a_story_without_a_loss_adds_up() {
     let account = Story::good().account();
     assert!(account.is_good());
-    let total = Tally { delivered: 3, rerouted: 1, answered: 1, dead: 1, dropped: 1, queued: 1, refused: 1, sent: 8, lost: 0 };
+    let total = Tally { delivered: 3, answered: 1, dead: 1, dropped: 1, queued: 1, refused: 1, sent: 8, lost: 0 };
     assert_eq!(account.total(), total);
     assert_eq!(account.confirmed, 3);
+    assert_eq!(account.rerouted, [(("ledger", "ledger-backup".to_owned()), 1)].into());
 }
 
 #[test]
@@ -111,4 +112,27 @@ fn a_repeat_that_cannot_be_recognised_is_told() {
     let mut story = Story::good();
     story.records.strange.push("order risk-1 came twice".to_owned());
     assert!(!story.account().is_good());
+}
+
+fn printed(account: &Account) -> Vec<String> {
+    let circumstances = Circumstances {
+        elapsed: std::time::Duration::from_secs(20),
+        interrupted: false,
+        failures: &BTreeMap::new(),
+        policies: &super::super::board::Questions::default(),
+        missed: 0,
+        notices: &[],
+    };
+    lines(account, &circumstances).iter().map(|line| line.paint(usize::MAX, false)).collect()
+}
+
+#[test]
+fn the_summary_fits_eighty_columns_and_lists_what_is_lost() {
+    let mut story = Story::good();
+    let id = story.id_on("legacy");
+    story.known.remove(&id);
+    let printed = printed(&story.account());
+    assert!(printed.iter().all(|line| line.chars().count() <= 80), "{printed:#?}");
+    assert!(printed.iter().any(|line| line.ends_with("lost: 1")));
+    assert!(printed.iter().any(|line| line.contains(&id.to_string())));
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::super::board::{Failure, Kind};
+use super::super::board::{Failure, Kind, Questions};
 use super::super::ink::{Ink, Line};
 use super::{Account, Tally};
 
@@ -22,6 +22,8 @@ pub(in super::super) struct Circumstances<'a> {
     pub(in super::super) interrupted: bool,
     /// What went wrong, by kind.
     pub(in super::super) failures: &'a BTreeMap<Kind, Failure>,
+    /// What the policies were asked.
+    pub(in super::super) policies: &'a Questions,
     /// Failures that were not seen.
     pub(in super::super) missed: u64,
     /// What the pager was told.
@@ -63,6 +65,11 @@ const COLUMNS: [Column; 8] = [
     ("lost", |tally| tally.lost, Ink::Bad, true),
 ];
 
+/// How wide a column is, its sign not counted.
+fn width_of(name: &str) -> usize {
+    name.len().max(5)
+}
+
 fn table(account: &Account, total: &Tally) -> Vec<Line> {
     let columns: Vec<&Column> = COLUMNS.iter().filter(|(_, of, _, always)| *always || of(total) > 0).collect();
     let sign = |index: usize| match index {
@@ -72,44 +79,45 @@ fn table(account: &Account, total: &Tally) -> Vec<Line> {
     };
     let row = |name: &str, tally: &Tally, signs: bool| {
         let mut line = Line::of(if signs { Ink::Bold } else { Ink::Plain }, format!("  {name:<10}"));
-        for (index, (_, of, ink, _)) in columns.iter().enumerate() {
+        for (index, (name, of, ink, _)) in columns.iter().enumerate() {
             let figure = of(tally);
             let shown = if figure == 0 && !signs { Ink::Faint } else { *ink };
             line = line.then(Ink::Faint, format!("{:>2}", if signs { sign(index) } else { "" }));
-            line = line.then(shown, format!("{figure:>10}"));
+            line = line.then(shown, format!("{figure:>wide$}", wide = width_of(name)));
         }
         line
     };
     let mut heading = Line::of(Ink::Faint, format!("  {:<10}", "route"));
     for (name, ..) in &columns {
-        heading = heading.then(Ink::Faint, format!("{name:>12}"));
+        heading = heading.then(Ink::Faint, format!("{name:>wide$}", wide = width_of(name) + 2));
     }
     let mut lines = vec![heading];
     for (route, tally) in &account.routes {
-        let mut line = row(route, tally, false);
-        if tally.rerouted > 0 {
-            line = line.then(Ink::Instead, format!("  {} by way of its fallback route", tally.rerouted));
-        }
-        lines.push(line);
+        lines.push(row(route, tally, false));
     }
     lines.push(row("total", total, true));
+    for ((from, to), count) in &account.rerouted {
+        let text = format!("  {from}: {count} of these were delivered by its fallback route, {to}.");
+        lines.push(Line::of(Ink::Faint, text));
+    }
     let mut note = |figure: u64, text: &str| {
         if figure > 0 {
             lines.push(Line::of(Ink::Faint, format!("  {text}")));
         }
     };
-    note(total.queued, "queued: time ran out before these ended; a host that goes on would go on with them.");
-    note(total.refused, "refused: their callers were told at once that nothing was accepted (503 with Retry-After).");
+    note(total.queued, "queued: these wait on disk; a host that goes on would go on with them.");
+    note(total.refused, "refused: their callers were told at once that nothing was accepted.");
     lines
 }
 
 fn failures(circumstances: &Circumstances<'_>) -> Vec<Line> {
     let mut lines = vec![Line::of(Ink::Bold, "What went wrong, and what was done about it")];
-    let width = |of: fn(&Kind) -> &str| circumstances.failures.keys().map(|kind| of(kind).chars().count()).max().unwrap_or(0);
-    let (outcomes, thens) = (width(|kind| outcome(kind)), width(|kind| then(kind)));
+    let width =
+        |of: fn(&Kind) -> &str| circumstances.failures.keys().map(|kind| of(kind).chars().count()).max().unwrap_or(0);
+    let (routes, outcomes, thens) = (width(|kind| &kind.route), width(outcome), width(then));
     for (kind, failure) in circumstances.failures.iter().take(KINDS) {
         lines.push(
-            Line::of(Ink::Plain, format!("  {:<14}{:>5} × ", kind.route, failure.count))
+            Line::of(Ink::Plain, format!("  {:<routes$} {:>5} × ", kind.route, failure.count))
                 .then(Ink::Plain, format!("{:<outcomes$} → ", outcome(kind)))
                 .then(ink(kind), format!("{:<thens$}  ", then(kind)))
                 .then(Ink::Faint, failure.reason.clone()),
@@ -118,8 +126,18 @@ fn failures(circumstances: &Circumstances<'_>) -> Vec<Line> {
     if circumstances.failures.len() > KINDS {
         lines.push(Line::of(Ink::Faint, format!("  and {} further kinds", circumstances.failures.len() - KINDS)));
     }
+    let Questions { asked, failed, .. } = circumstances.policies;
+    if *asked > 0 {
+        let median = circumstances.policies.median().as_micros();
+        let text =
+            format!("  {asked} verdicts by WebAssembly policies, {median} µs each (the median); {failed} failures.");
+        lines.push(Line::of(Ink::Faint, text));
+    }
     if circumstances.missed > 0 {
-        lines.push(Line::of(Ink::Faint, format!("  ({} events came too fast to be counted here)", circumstances.missed)));
+        lines.push(Line::of(
+            Ink::Faint,
+            format!("  ({} events came too fast to be counted here)", circumstances.missed),
+        ));
     }
     lines
 }
@@ -200,7 +218,8 @@ fn check(account: &Account, total: &Tally) -> Vec<Line> {
     lines.extend(account.strange.iter().take(LISTED).map(|strange| Line::of(Ink::Bad, format!("      {strange}"))));
     for lost in account.lost.iter().take(LISTED) {
         let id = lost.id.map_or_else(|| "no id".to_owned(), |id| id.to_string());
-        lines.push(Line::of(Ink::Bad, format!("      {id}  {}: {}", lost.route, lost.why)));
+        lines.push(Line::of(Ink::Bad, format!("      {id}  {}", lost.route)));
+        lines.push(Line::of(Ink::Bad, format!("        {}", lost.why)));
     }
     if account.lost.len() > LISTED {
         lines.push(Line::of(Ink::Bad, format!("      and {} more", account.lost.len() - LISTED)));
@@ -209,14 +228,13 @@ fn check(account: &Account, total: &Tally) -> Vec<Line> {
 }
 
 fn next_steps() -> Vec<Line> {
-    let step = |command: &str, what: &str| {
-        Line::of(Ink::Host, format!("  cargo run -- {command:<40}")).then(Ink::Faint, what)
-    };
+    let step =
+        |command: &str, what: &str| Line::of(Ink::Host, format!("  cargo run -- {command:<24}")).then(Ink::Faint, what);
     vec![
         Line::of(Ink::Bold, "What to try next"),
-        step("policy build", "compile policies; drop your own into policies/"),
-        step("serve -c host/examples/backstop.yaml", "a host of your own"),
-        step("dead list", "its dead letters; redrive them when the vendor is well again"),
-        Line::of(Ink::Faint, "  The routes you have just seen: host/examples/demo.yaml"),
+        step("policy build", "a running host takes up each new file"),
+        step("serve -c backstop.yaml", "a host of your own; see host/examples/"),
+        step("dead list", "what it gave up; `dead redrive` retries"),
+        Line::of(Ink::Faint, "  The routes of this demo, explained: host/examples/demo.yaml"),
     ]
 }

@@ -230,7 +230,8 @@ mod tests {
         let crm = Manners::Crm(Mutex::default());
         let basic = format!("Basic {}", STANDARD.encode(format!("backstop-demo:{CLIENT_SECRET}")));
         let asks = HeaderMap::from_iter([(header::AUTHORIZATION, basic.parse().unwrap())]);
-        let bearer = |token: &str| HeaderMap::from_iter([(header::AUTHORIZATION, format!("Bearer {token}").parse().unwrap())]);
+        let bearer =
+            |token: &str| HeaderMap::from_iter([(header::AUTHORIZATION, format!("Bearer {token}").parse().unwrap())]);
         let body = Bytes::new();
         let took = |token: &str, at| crm.answer(&visit(&bearer(token), &body, 1, 1, at)).is_some_and(|(_, took)| took);
 
