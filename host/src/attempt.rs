@@ -12,8 +12,8 @@ use crate::clock::{Clock, Timestamp};
 use crate::config::Route;
 use crate::dispatch::{Delivery, Read, Transport};
 use crate::message::{
-    self, Admission, AttemptRecord, Decision, Envelope, Exhaustion, Message, Outcome, OutcomeSummary,
-    Progress, Provenance, RouteName, State, Step, Transition, Verdict, VerdictKind,
+    self, Admission, AttemptRecord, Decision, Envelope, Exhaustion, Message, Outcome, OutcomeSummary, Progress,
+    Provenance, RouteName, State, Step, Transition, Verdict, VerdictKind,
 };
 use crate::policy::{AttemptView, Catalog, Judge};
 use crate::queue::Holds;
@@ -153,7 +153,14 @@ impl Attempts {
             clamped: step.clamped.iter().map(ToString::to_string).collect(),
             provenance,
         };
-        Made { record, transition: step.transition, progress: step.progress, hold: None, outcome: None, malformed_retry_after: false }
+        Made {
+            record,
+            transition: step.transition,
+            progress: step.progress,
+            hold: None,
+            outcome: None,
+            malformed_retry_after: false,
+        }
     }
 
     async fn attempt(&self, message: &Message, route: &Arc<Route>, judge: &Judge, terms: Terms) -> Made {
@@ -319,4 +326,3 @@ fn summary(outcome: &Outcome, decision: &Decision, judge: &Judge) -> OutcomeSumm
     }
     summary
 }
-

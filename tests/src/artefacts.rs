@@ -3,6 +3,7 @@
 //! Cargo knows what is stale, so it is asked every time; when nothing is, that takes a moment.
 
 use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::{LazyLock, Mutex, OnceLock, PoisonError};
@@ -21,9 +22,9 @@ pub fn workspace() -> PathBuf {
 pub fn binary() -> &'static Path {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     BINARY.get_or_init(|| {
-        let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(["build", "--package", "backstop", "--message-format", "json-render-diagnostics"]);
-        let built = succeed(cargo.current_dir(workspace()));
+        let mut cargo = in_workspace(env!("CARGO"));
+        let built =
+            succeed(cargo.args(["build", "--package", "backstop", "--message-format", "json-render-diagnostics"]));
         let executable = |line: &str| {
             let message: Value = serde_json::from_str(line).ok()?;
             Some(PathBuf::from(message["executable"].as_str()?))
@@ -45,7 +46,7 @@ pub fn is_stock(name: &str) -> bool {
 pub fn stock_policy(name: &str) -> PathBuf {
     static POLICIES: OnceLock<PathBuf> = OnceLock::new();
     let folder = POLICIES.get_or_init(|| {
-        succeed(Command::new(binary()).args(["policy", "build"]).current_dir(workspace()));
+        succeed(in_workspace(binary()).args(["policy", "build"]));
         workspace().join("policies")
     });
     folder.join(format!("{name}.wasm"))
@@ -66,12 +67,25 @@ fn build_guest(folder: &str) -> PathBuf {
     let out = workspace().join("target/guests").join(folder);
     // It stands outside of the workspace, as an author's crate does, but is built from the same dependencies.
     std::fs::copy(workspace().join("Cargo.lock"), source.join("Cargo.lock")).expect("the guest's lock file");
-    let mut build = Command::new(binary());
-    build.args(["policy", "build", "--out"]).arg(&out).arg(&source).current_dir(workspace());
+    let mut build = in_workspace(binary());
+    build.args(["policy", "build", "--out"]).arg(&out).arg(&source);
     succeed(build.env("CARGO_TARGET_DIR", workspace().join("target")));
     let files = std::fs::read_dir(&out).expect("the folder of the policy just built");
     let wasm = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "wasm");
     files.filter_map(|entry| Some(entry.ok()?.path())).find(wasm).expect("the policy just built")
+}
+
+/// A command as a person would give it in the workspace's folder. What cargo tells the tests of themselves is taken out
+/// of its environment: some build scripts look at it, and would be run anew each time.
+fn in_workspace(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
+    command.current_dir(workspace());
+    for (name, _) in std::env::vars_os() {
+        if ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|own| name.to_string_lossy().starts_with(own)) {
+            command.env_remove(name);
+        }
+    }
+    command
 }
 
 /// Runs a command to its end.

@@ -214,9 +214,11 @@ impl Waiting {
             }
             Some(Outcome::Silence(_)) => Problem::new(Kind::BadGateway, reason),
             None if refused => {
-                let until = self.ingress.queue.lane(&self.route.name).and_then(|lane| {
-                    self.ingress.holds.held_until(&lane.destination, self.ingress.clock.now())
-                });
+                let until = self
+                    .ingress
+                    .queue
+                    .lane(&self.route.name)
+                    .and_then(|lane| self.ingress.holds.held_until(&lane.destination, self.ingress.clock.now()));
                 let wait = until.map_or(super::COME_AGAIN, |until| until.since(self.ingress.clock.now()));
                 let kind = if until.is_some() { Kind::DestinationHeld } else { Kind::Saturated };
                 return Err(Problem::new(kind, reason).retry_after(wait));
