@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::clock::SystemClock;
 use crate::config::{Config, Problem, Problems};
-use crate::policy::{Catalog, PolicyProblem};
+use crate::policy::{Catalog, PolicyProblem, PolicyProblems};
 
 #[derive(clap::Args, Debug)]
 pub(super) struct Check {
@@ -30,12 +30,7 @@ impl Check {
                 println!("# {}: {} routes, no mistakes", self.config.display(), config.routes.len());
                 Ok(ExitCode::SUCCESS)
             }
-            Err(problems) => {
-                eprintln!("{problems}");
-                let count = problems.problems.len();
-                eprintln!("{count} {}", if count == 1 { "mistake" } else { "mistakes" });
-                Ok(ExitCode::from(2))
-            }
+            Err(problems) => Ok(refuse(&problems)),
         }
     }
 }
@@ -49,20 +44,31 @@ pub(super) async fn check(file: &std::path::Path) -> Result<Config, Problems> {
     let bindings = config.routes.values().map(|route| (route.name.clone(), route.policy.clone()));
     match Catalog::open(&config.policies, bindings, Arc::new(SystemClock)).await {
         Ok(_) => Ok(config),
-        Err(refused) => {
-            let problems = refused.0.iter().flat_map(|problem| in_the_file(&config, problem)).collect();
-            Err(config.sources.problems(problems))
-        }
+        Err(refused) => Err(in_the_file(&config, &refused)),
     }
 }
 
+/// Prints what is wrong with a configuration; `serve` and `check` refuse it alike.
+pub(super) fn refuse(problems: &Problems) -> ExitCode {
+    eprintln!("{problems}");
+    let count = problems.problems.len();
+    eprintln!("{count} {}", if count == 1 { "mistake" } else { "mistakes" });
+    ExitCode::from(2)
+}
+
+/// What policies refuse, at the lines it concerns.
+pub(super) fn in_the_file(config: &Config, refused: &PolicyProblems) -> Problems {
+    config.sources.problems(refused.0.iter().flat_map(|problem| at_its_lines(config, problem)).collect())
+}
+
 /// A policy's problem, at the line of each route it concerns.
-fn in_the_file(config: &Config, problem: &PolicyProblem) -> Vec<Problem> {
+fn at_its_lines(config: &Config, problem: &PolicyProblem) -> Vec<Problem> {
     let at = |route| {
         if problem.pointer.is_empty() {
             config.sources.route_problem(route, "policy", format!("policy `{}`: {}", problem.policy, problem.message))
         } else if config.sources.holds_secret(route, &problem.pointer) {
-            let message = format!("policy `{}` refuses this value, which came from a variable or a file", problem.policy);
+            let message =
+                format!("policy `{}` refuses this value, which came from a variable or a file", problem.policy);
             config.sources.problem(route, &problem.pointer, message)
         } else {
             config.sources.problem(route, &problem.pointer, problem.message.clone())

@@ -6,8 +6,9 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::check::{in_the_file, refuse};
 use crate::config::Config;
-use crate::engine::Engine;
+use crate::engine::{Engine, StartError};
 
 #[derive(clap::Args, Debug)]
 pub(super) struct Serve {
@@ -20,14 +21,15 @@ impl Serve {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
         let config = match Config::load(&self.config) {
             Ok(config) => config,
-            Err(problems) => {
-                eprintln!("{problems}");
-                return Ok(ExitCode::from(2));
-            }
+            Err(problems) => return Ok(refuse(&problems)),
         };
         let mut terminate = signal(SignalKind::terminate()).context("failed to listen for SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("failed to listen for SIGINT")?;
-        let engine = Engine::start(&config).await?;
+        let engine = match Engine::start(&config).await {
+            Ok(engine) => engine,
+            Err(StartError::Policies(refused)) => return Ok(refuse(&in_the_file(&config, &refused))),
+            Err(error) => return Err(error.into()),
+        };
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
@@ -38,7 +40,11 @@ impl Serve {
             _ = terminate.recv() => return Ok(at_once()),
             _ = interrupt.recv() => return Ok(at_once()),
         };
-        tracing::info!(unfinished = stopped.unfinished, queued = stopped.queued, "stopped; what is queued goes on at the next start");
+        tracing::info!(
+            unfinished = stopped.unfinished,
+            queued = stopped.queued,
+            "stopped; what is queued goes on at the next start"
+        );
         Ok(ExitCode::SUCCESS)
     }
 }

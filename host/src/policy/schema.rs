@@ -3,6 +3,7 @@
 use std::fmt;
 
 use jsonschema::Validator;
+use jsonschema::error::ValidationErrorKind;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -50,10 +51,21 @@ impl ConfigSchema {
 
     /// Everything wrong with `config`, up to a bound.
     pub(super) fn violations(&self, config: &Value) -> Vec<Violation> {
-        let one = |error: jsonschema::ValidationError<'_>| Violation {
-            pointer: error.instance_path().to_string(),
-            message: error.masked().to_string(),
-        };
-        self.validator.iter_errors(config).take(MAX_VIOLATIONS).map(one).collect()
+        self.validator.iter_errors(config).flat_map(|error| each(&error)).take(MAX_VIOLATIONS).collect()
+    }
+}
+
+/// What one error of the validator's says: of unknown keys one thing each, at the place of the key.
+fn each(error: &jsonschema::ValidationError<'_>) -> Vec<Violation> {
+    let pointer = error.instance_path().to_string();
+    match error.kind() {
+        ValidationErrorKind::AdditionalProperties { unexpected } => unexpected
+            .iter()
+            .map(|key| Violation {
+                pointer: format!("{pointer}/{}", key.replace('~', "~0").replace('/', "~1")),
+                message: "is no key that the policy knows".to_owned(),
+            })
+            .collect(),
+        _ => vec![Violation { pointer, message: error.masked().to_string() }],
     }
 }
