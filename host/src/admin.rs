@@ -89,7 +89,9 @@ async fn guard(Shared(admin): Shared<Arc<Admin>>, request: Request, next: Next) 
 fn refusal(token: Option<&Secret>, headers: &HeaderMap) -> Option<&'static str> {
     let field = |name| headers.get(name).map_or(&b""[..], |value: &http::HeaderValue| value.as_bytes());
     match token {
-        Some(token) if same_bytes(field(header::AUTHORIZATION), format!("Bearer {}", token.expose()).as_bytes()) => None,
+        Some(token) if same_bytes(field(header::AUTHORIZATION), format!("Bearer {}", token.expose()).as_bytes()) => {
+            None
+        }
         Some(_) => Some("send `Authorization: Bearer …` with the admin token"),
         None if names_loopback(&String::from_utf8_lossy(field(header::HOST))) => None,
         None => Some("without an admin token, only http://127.0.0.1, http://[::1] and http://localhost are served"),
@@ -174,10 +176,7 @@ struct ListQuery {
     limit: Option<u32>,
 }
 
-async fn list(
-    Shared(admin): Shared<Arc<Admin>>,
-    query: Result<Query<ListQuery>, QueryRejection>,
-) -> Response {
+async fn list(Shared(admin): Shared<Arc<Admin>>, query: Result<Query<ListQuery>, QueryRejection>) -> Response {
     let bad = |detail: String| Problem::new(Kind::BadRequest, detail).answer("/v1/messages");
     let Query(query) = match query {
         Ok(query) => query,
@@ -249,10 +248,7 @@ fn request_json(stored: &Stored) -> Value {
     shown
 }
 
-async fn redrive(
-    Shared(admin): Shared<Arc<Admin>>,
-    selection: Result<Json<Selection>, JsonRejection>,
-) -> Response {
+async fn redrive(Shared(admin): Shared<Arc<Admin>>, selection: Result<Json<Selection>, JsonRejection>) -> Response {
     match selection {
         Ok(Json(selection)) => match admin.queue.redrive(selection).await {
             Ok(redriven) => Json(json!({ "redriven": redriven })).into_response(),
@@ -262,10 +258,7 @@ async fn redrive(
     }
 }
 
-async fn discard(
-    Shared(admin): Shared<Arc<Admin>>,
-    selection: Result<Json<Selection>, JsonRejection>,
-) -> Response {
+async fn discard(Shared(admin): Shared<Arc<Admin>>, selection: Result<Json<Selection>, JsonRejection>) -> Response {
     match selection {
         Ok(Json(selection)) => match admin.store.discard(selection, admin.clock.now()).await {
             Ok(discarded) => Json(json!({ "discarded": discarded })).into_response(),

@@ -12,8 +12,8 @@ use crate::clock::{Clock, Timestamp};
 use crate::config::Route;
 use crate::dispatch::{Delivery, Read, Transport};
 use crate::message::{
-    self, Admission, AttemptRecord, Decision, Envelope, Exhaustion, Message, Outcome, OutcomeSummary,
-    Progress, Provenance, RouteName, State, Step, Transition, Verdict, VerdictKind,
+    self, Admission, AttemptRecord, Decision, Envelope, Exhaustion, Message, Outcome, OutcomeSummary, Progress,
+    Provenance, RouteName, State, Step, Transition, Verdict, VerdictKind,
 };
 use crate::policy::{AttemptView, Catalog, Judge};
 use crate::queue::Holds;
@@ -153,7 +153,14 @@ impl Attempts {
             clamped: step.clamped.iter().map(ToString::to_string).collect(),
             provenance,
         };
-        Made { record, transition: step.transition, progress: step.progress, hold: None, outcome: None, malformed_retry_after: false }
+        Made {
+            record,
+            transition: step.transition,
+            progress: step.progress,
+            hold: None,
+            outcome: None,
+            malformed_retry_after: false,
+        }
     }
 
     async fn attempt(&self, message: &Message, route: &Arc<Route>, judge: &Judge, terms: Terms) -> Made {
@@ -274,7 +281,7 @@ impl Attempts {
         tracing::info!(
             target: "backstop::attempt",
             route = %route.name,
-            message = %message.id,
+            message_id = %message.id,
             attempt = record.number,
             outcome = %record.outcome,
             verdict = record.verdict.as_str(),
@@ -282,9 +289,10 @@ impl Attempts {
             transition = record.transition,
             delay_ms = record.delay_ms,
             latency_ms = record.latency_ms,
+            "attempt"
         );
         if let Some(failure) = &record.provenance.failure {
-            tracing::warn!(target: "backstop::policy", route = %route.name, message = %message.id, failure, "policy failed");
+            tracing::warn!(target: "backstop::policy", route = %route.name, message_id = %message.id, failure, "policy failed");
         }
         self.watch.attempt(message, made);
     }
@@ -318,4 +326,3 @@ fn summary(outcome: &Outcome, decision: &Decision, judge: &Judge) -> OutcomeSumm
     }
     summary
 }
-

@@ -135,7 +135,10 @@ mod tests {
     }
 
     fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
-        fields.iter().map(|(name, value)| (http::HeaderName::from_static(name), HeaderValue::from_static(value))).collect()
+        fields
+            .iter()
+            .map(|(name, value)| (http::HeaderName::from_static(name), HeaderValue::from_static(value)))
+            .collect()
     }
 
     #[test]
@@ -190,10 +193,8 @@ mod tests {
 
     #[test]
     fn retry_after_is_counted_from_the_response_s_own_date() {
-        let fields = headers(&[
-            ("retry-after", "Sun, 06 Nov 1994 08:50:37 GMT"),
-            ("date", "Sun, 06 Nov 1994 08:49:37 GMT"),
-        ]);
+        let fields =
+            headers(&[("retry-after", "Sun, 06 Nov 1994 08:50:37 GMT"), ("date", "Sun, 06 Nov 1994 08:49:37 GMT")]);
         assert_eq!(RetryAfter::of(&fields, Timestamp::from_millis(0)), RetryAfter::After(secs(60)));
     }
 

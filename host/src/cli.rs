@@ -48,7 +48,9 @@ enum Command {
     #[command(after_help = "Example:\n  backstop serve -c backstop.yaml --log json")]
     Serve(serve::Serve),
     /// Validate a configuration, its policies and their configurations, and print the resolved routes.
-    #[command(after_help = "Examples:\n  backstop check -c backstop.yaml\n  backstop check --schema > backstop.schema.json")]
+    #[command(
+        after_help = "Examples:\n  backstop check -c backstop.yaml\n  backstop check --schema > backstop.schema.json"
+    )]
     Check(check::Check),
     /// Watch failing vendors being classified by policies, retried, answered by a fallback or dead-lettered.
     #[command(after_help = "Example:\n  backstop demo --for 20s")]
@@ -59,7 +61,9 @@ enum Command {
     )]
     Send(send::Send),
     /// Look at the messages of a running host.
-    #[command(after_help = "Examples:\n  backstop messages list --route orders --state queued\n  backstop messages show 01931b5e-…")]
+    #[command(
+        after_help = "Examples:\n  backstop messages list --route orders --state queued\n  backstop messages show 01931b5e-…"
+    )]
     Messages(messages::Messages),
     /// Look at dead letters, queue them again, or give them up.
     #[command(

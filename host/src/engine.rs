@@ -228,7 +228,10 @@ impl Engine {
             tally.iter().filter(|((_, state), _)| !state.is_terminal()).map(|(_, count)| count).sum()
         });
         if let Err(error) = self.store.close().await {
-            tracing::error!(error = &error as &dyn std::error::Error, "the store did not close cleanly; nothing is lost");
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "the store did not close cleanly; nothing is lost"
+            );
         }
         Stopped { unfinished, queued }
     }

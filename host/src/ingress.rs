@@ -173,7 +173,8 @@ fn answer_to_known_key(state: KeyState, message: &Message) -> Result<Option<Resp
             return Err(Problem::new(Kind::KeyInFlight, detail).retry_after(COME_AGAIN));
         }
         KeyState::OtherPayload => {
-            let detail = format!("this Idempotency-Key came to route {route} before, with another method, path or body");
+            let detail =
+                format!("this Idempotency-Key came to route {route} before, with another method, path or body");
             return Err(Problem::new(Kind::KeyReused, detail));
         }
     };

@@ -220,8 +220,13 @@ impl Queue {
         self.in_flight.wait().await;
         let left = self.leases.held();
         let count = left.len();
-        if count > 0 && let Err(error) = self.store.release(left, self.owner.clone()).await {
-            tracing::warn!(error = &error as &dyn std::error::Error, "could not give messages back; they run out with their leases");
+        if count > 0
+            && let Err(error) = self.store.release(left, self.owner.clone()).await
+        {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "could not give messages back; they run out with their leases"
+            );
         }
         count
     }
@@ -310,7 +315,9 @@ impl Queue {
             let permit = rights.get_mut(&message.route).and_then(Vec::pop);
             match (self.lanes.get(&message.route), permit) {
                 (Some(lane), Some(permit)) => self.start(message, Arc::clone(lane), permit),
-                _ => tracing::error!(message = %message.id, route = %message.route, "the store claimed a message that was not asked for; its lease will run out"),
+                _ => {
+                    tracing::error!(message_id = %message.id, route = %message.route, "the store claimed a message that was not asked for; its lease will run out")
+                }
             }
         }
         Ok(())
@@ -338,7 +345,7 @@ impl Queue {
         let made = self.attempts.make(&message, &lane.route, Terms::QUEUED).await;
         let then = made.then(&message, self.clock.now());
         if self.finish(&message, made, then.clone()).await == Finished::LeaseLost {
-            tracing::warn!(message = %message.id, route = %message.route, "lease lost: another host repeats this attempt");
+            tracing::warn!(message_id = %message.id, route = %message.route, "lease lost: another host repeats this attempt");
             return;
         }
         match then {
@@ -347,7 +354,9 @@ impl Queue {
                 self.watch.ended(&message, state);
             }
             Then::Queue { due, route } => {
-                if route != message.route && let Some(next) = self.lanes.get(&route) {
+                if route != message.route
+                    && let Some(next) = self.lanes.get(&route)
+                {
                     lane.leave();
                     next.enter_anyway();
                 }
@@ -373,7 +382,7 @@ impl Queue {
             match self.store.finish(finish.clone()).await {
                 Ok(finished) => return finished,
                 Err(error) => {
-                    tracing::error!(message = %message.id, error = &error as &dyn std::error::Error, "could not write down an attempt; trying again");
+                    tracing::error!(message_id = %message.id, error = &error as &dyn std::error::Error, "could not write down an attempt; trying again");
                     self.clock.sleep(wait).await;
                     wait = (wait * 2).min(STORE_RETRY.1);
                 }

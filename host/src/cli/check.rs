@@ -27,12 +27,16 @@ impl Check {
         match check(&self.config).await {
             Ok(config) => {
                 println!("{}", config.describe());
-                println!("# {}: {} routes, no mistakes", self.config.display(), config.routes.len());
+                println!("# {}: no mistakes; {} in all", self.config.display(), counted(config.routes.len(), "route"));
                 Ok(ExitCode::SUCCESS)
             }
             Err(problems) => Ok(refuse(&problems)),
         }
     }
+}
+
+fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 /// Loads a configuration and every policy its routes use, and holds each route's `policy_config` against them.
@@ -51,8 +55,7 @@ pub(super) async fn check(file: &std::path::Path) -> Result<Config, Problems> {
 /// Prints what is wrong with a configuration; `serve` and `check` refuse it alike.
 pub(super) fn refuse(problems: &Problems) -> ExitCode {
     eprintln!("{problems}");
-    let count = problems.problems.len();
-    eprintln!("{count} {}", if count == 1 { "mistake" } else { "mistakes" });
+    eprintln!("{}", counted(problems.problems.len(), "mistake"));
     ExitCode::from(2)
 }
 

@@ -37,7 +37,8 @@ struct Channel {
 /// When `filter` is not one.
 pub(super) fn start(json: bool, filter: &str, quiet: bool) -> anyhow::Result<Log> {
     let filter = if quiet && filter == "info" { "off" } else { filter };
-    let filter = EnvFilter::builder().parse(filter).with_context(|| format!("--log-level {filter:?} is not a filter"))?;
+    let filter =
+        EnvFilter::builder().parse(filter).with_context(|| format!("--log-level {filter:?} is not a filter"))?;
     let (lines, waiting) = sync_channel(WAITING);
     let lost = Arc::new(AtomicU64::new(0));
     let channel = Channel { lines: lines.clone(), lost: Arc::clone(&lost) };

@@ -124,7 +124,11 @@ impl Show {
         let journal = Vec::<AttemptRecord>::deserialize(shown.get("journal").unwrap_or(&Value::Null))?;
         println!("message    {}", summary.id);
         println!("route      {}", summary.route);
-        println!("state      {}{}", summary.state, if summary.reason.is_empty() { String::new() } else { format!(": {}", summary.reason) });
+        println!(
+            "state      {}{}",
+            summary.state,
+            if summary.reason.is_empty() { String::new() } else { format!(": {}", summary.reason) }
+        );
         println!("accepted   {}", summary.accepted_at);
         if let Some(due) = summary.due_at {
             println!("next due   {due}");

@@ -17,7 +17,9 @@ pub(super) struct Policy {
 #[derive(clap::Subcommand, Debug)]
 enum Command {
     /// Compile guest crates to components, check them against the contract, and write `policies/NAME.wasm`.
-    #[command(after_help = "Examples:\n  backstop policy build                    # the crate here, or every crate in ./policies\n  backstop policy build my-rule --out policies")]
+    #[command(
+        after_help = "Examples:\n  backstop policy build                    # the crate here, or every crate in ./policies\n  backstop policy build my-rule --out policies"
+    )]
     Build(Build),
 }
 

@@ -38,7 +38,8 @@ impl Send {
                 bail!("-H {field:?} is not a header field; write -H 'name: value'");
             };
             let name = HeaderName::try_from(name.trim()).with_context(|| format!("{name:?} is not a header name"))?;
-            let value = HeaderValue::try_from(value.trim()).with_context(|| format!("{name}: that value cannot be sent"))?;
+            let value =
+                HeaderValue::try_from(value.trim()).with_context(|| format!("{name}: that value cannot be sent"))?;
             headers.append(name, value);
         }
         let body = match self.data.as_deref().map(|data| (data, data.strip_prefix('@'))) {

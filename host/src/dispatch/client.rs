@@ -108,7 +108,7 @@ impl HostClient {
             path.push('?');
             path.push_str(&url::form_urlencoded::Serializer::new(String::new()).extend_pairs(query).finish());
         }
-        read(self.send(Method::GET, &path, HeaderMap::new(), Bytes::new()).await?)
+        self.read(self.send(Method::GET, &path, HeaderMap::new(), Bytes::new()).await?)
     }
 
     /// `POST path` with `body` as JSON.
@@ -118,13 +118,13 @@ impl HostClient {
     pub async fn post<B: Serialize + Sync, A: DeserializeOwned>(&self, path: &str, body: &B) -> Result<A, ClientError> {
         let body = serde_json::to_vec(body).map_err(ClientError::Unwritable)?;
         let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
-        read(self.send(Method::POST, path, headers, body.into()).await?)
+        self.read(self.send(Method::POST, path, headers, body.into()).await?)
     }
 
     /// Any request, and whatever answer comes, without a redirect being followed.
     ///
     /// # Errors
-    /// When the host cannot be reached, or the answer is cut off or too long. A status is no error here, but for 401.
+    /// When the host cannot be reached, or the answer is cut off or too long. A status is no error here.
     pub async fn send(
         &self,
         method: Method,
@@ -160,9 +160,6 @@ impl HostClient {
             }
         };
         let mut answer = self.client.execute(request).await.map_err(failed)?;
-        if answer.status() == StatusCode::UNAUTHORIZED {
-            return Err(ClientError::Unauthorized { address: self.address() });
-        }
         let mut body = BytesMut::new();
         while let Some(chunk) = answer.chunk().await.map_err(failed)? {
             if body.len().saturating_add(chunk.len()) > ANSWER_LIMIT {
@@ -176,6 +173,23 @@ impl HostClient {
         Ok(whole)
     }
 
+    fn read<A: DeserializeOwned>(&self, answer: http::Response<Bytes>) -> Result<A, ClientError> {
+        let status = answer.status();
+        if status.is_success() {
+            // An answer without a body is JSON's null, so that `()` can be asked for.
+            let body: &[u8] = if answer.body().is_empty() { b"null" } else { answer.body() };
+            return serde_json::from_slice(body).map_err(ClientError::Unreadable);
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            return Err(ClientError::Unauthorized { address: self.address() });
+        }
+        let problem = serde_json::from_slice::<Problem>(answer.body()).ok();
+        let detail = problem
+            .and_then(|problem| problem.detail.or(problem.title))
+            .unwrap_or_else(|| status.canonical_reason().unwrap_or("the host said no").to_owned());
+        Err(ClientError::Refused { status, detail })
+    }
+
     fn address(&self) -> String {
         format!("{}://{}", self.base.scheme(), fault::place(&self.base))
     }
@@ -186,18 +200,4 @@ impl HostClient {
 struct Problem {
     title: Option<String>,
     detail: Option<String>,
-}
-
-fn read<A: DeserializeOwned>(answer: http::Response<Bytes>) -> Result<A, ClientError> {
-    let status = answer.status();
-    if status.is_success() {
-        // An answer without a body is JSON's null, so that `()` can be asked for.
-        let body: &[u8] = if answer.body().is_empty() { b"null" } else { answer.body() };
-        return serde_json::from_slice(body).map_err(ClientError::Unreadable);
-    }
-    let problem = serde_json::from_slice::<Problem>(answer.body()).ok();
-    let detail = problem
-        .and_then(|problem| problem.detail.or(problem.title))
-        .unwrap_or_else(|| status.canonical_reason().unwrap_or("the host said no").to_owned());
-    Err(ClientError::Refused { status, detail })
 }

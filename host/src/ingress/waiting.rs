@@ -69,7 +69,7 @@ impl Waiting {
             Err(problem) => (None, Err(problem)),
         };
         if let Err(error) = self.ingress.store.close_key(key.route, key.key, answer).await {
-            tracing::error!(message = %self.message.id, error = &error as &dyn std::error::Error, "could not write down the answer under its idempotency key");
+            tracing::error!(message_id = %self.message.id, error = &error as &dyn std::error::Error, "could not write down the answer under its idempotency key");
         }
         response
     }
@@ -189,7 +189,7 @@ impl Waiting {
                 hold: self.hold.take(),
             };
             if let Err(error) = self.ingress.store.accept(acceptance).await {
-                tracing::error!(message = %self.message.id, route = %self.route.name, %state, error = &error as &dyn std::error::Error, "could not store a failed request for analysis; its caller is answered all the same");
+                tracing::error!(message_id = %self.message.id, route = %self.route.name, %state, error = &error as &dyn std::error::Error, "could not store a failed request for analysis; its caller is answered all the same");
             }
         }
         let mut response = self.caller_answer(made, refused)?;
@@ -214,9 +214,11 @@ impl Waiting {
             }
             Some(Outcome::Silence(_)) => Problem::new(Kind::BadGateway, reason),
             None if refused => {
-                let until = self.ingress.queue.lane(&self.route.name).and_then(|lane| {
-                    self.ingress.holds.held_until(&lane.destination, self.ingress.clock.now())
-                });
+                let until = self
+                    .ingress
+                    .queue
+                    .lane(&self.route.name)
+                    .and_then(|lane| self.ingress.holds.held_until(&lane.destination, self.ingress.clock.now()));
                 let wait = until.map_or(super::COME_AGAIN, |until| until.since(self.ingress.clock.now()));
                 let kind = if until.is_some() { Kind::DestinationHeld } else { Kind::Saturated };
                 return Err(Problem::new(kind, reason).retry_after(wait));

@@ -80,8 +80,15 @@ fn max_attempts_of_one_means_one_delivery_and_no_retry() {
 fn no_attempt_begins_after_max_elapsed() {
     let envelope = Envelope { max_elapsed: secs(10), ..envelope() };
     let at = |now: Timestamp| {
-        advance(&after_attempt(1), &answer(500, &[]), &retry(Some(4), Scope::Standard), &envelope, now, Chance::new(0.0))
-            .transition
+        advance(
+            &after_attempt(1),
+            &answer(500, &[]),
+            &retry(Some(4), Scope::Standard),
+            &envelope,
+            now,
+            Chance::new(0.0),
+        )
+        .transition
     };
     assert!(matches!(at(NOW.after(secs(6))), Transition::Retry { .. }), "due exactly at the limit");
     assert_eq!(at(NOW.after(secs(7))), Transition::Exhausted(Exhaustion::Elapsed));
@@ -155,8 +162,7 @@ fn credentials_that_worked_may_expire_again() {
     let first = step(after_attempt(1), &answer(401, &[]), &decide(Verdict::Reauthenticate));
     let worked = Progress { attempts: 2, ..first.progress };
     let second = step(worked, &answer(503, &[]), &retry(None, Scope::Standard));
-    let third =
-        step(Progress { attempts: 3, ..second.progress }, &answer(401, &[]), &decide(Verdict::Reauthenticate));
+    let third = step(Progress { attempts: 3, ..second.progress }, &answer(401, &[]), &decide(Verdict::Reauthenticate));
     assert!(matches!(third.transition, Transition::Retry { reauthenticate: true, .. }), "{third:?}");
 }
 
@@ -166,7 +172,10 @@ fn an_exhausted_message_takes_the_policy_s_fallback_then_the_route_s_then_is_a_d
     let progress = after_attempt(5);
     let second = conclude(&progress, Some(vendor("second")), Some(&vendor("third")));
     assert_eq!(second.transition, Transition::Rerouted(RouteName::new("second").unwrap()));
-    assert_eq!(conclude(&progress, None, Some(&vendor("third"))).transition, Transition::Rerouted(RouteName::new("third").unwrap()));
+    assert_eq!(
+        conclude(&progress, None, Some(&vendor("third"))).transition,
+        Transition::Rerouted(RouteName::new("third").unwrap())
+    );
     assert_eq!(conclude(&progress, None, None).transition, Transition::DeadLetter);
 }
 

@@ -27,7 +27,13 @@ impl Leases {
 
     /// Prolongs every lease held, three times in its length, for ever. A lease that could not be prolonged saves
     /// nothing and loses nothing: another host repeats the attempt, and the finish of this one is refused.
-    pub(super) async fn heartbeat(&self, store: &Arc<dyn Store>, owner: &Owner, clock: &Arc<dyn Clock>, length: Duration) {
+    pub(super) async fn heartbeat(
+        &self,
+        store: &Arc<dyn Store>,
+        owner: &Owner,
+        clock: &Arc<dyn Clock>,
+        length: Duration,
+    ) {
         loop {
             clock.sleep(length / 3).await;
             let ids = self.held();

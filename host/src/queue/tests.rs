@@ -118,8 +118,7 @@ impl Bench {
         let catalog = Catalog::open(dir.path(), by_name.keys().map(|name| (name.clone(), None)), Arc::clone(&seam));
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let notifier = Notifier::start(Arc::new(Clients::new().unwrap()), Arc::clone(&seam), &tasks, stop.clone());
-        let vendor =
-            Arc::new(Vendor { clock: Arc::clone(&clock), script: Mutex::default(), seen: Mutex::default() });
+        let vendor = Arc::new(Vendor { clock: Arc::clone(&clock), script: Mutex::default(), seen: Mutex::default() });
         let holds = Arc::new(Holds::default());
         let watch = Arc::new(Watch::new(by_name.keys()));
         let attempts = Attempts::new(
@@ -132,8 +131,11 @@ impl Bench {
             Arc::clone(&seam),
         );
         let tally = store.tally().await.unwrap();
-        let open = |name: &RouteName| tally.iter().filter(|((of, state), _)| of == name.as_str() && !state.is_terminal()).map(|(_, n)| n).sum();
-        let lanes = routes.iter().map(|route| (route.name.clone(), Arc::new(Lane::new(Arc::clone(route), open(&route.name)))));
+        let open = |name: &RouteName| {
+            tally.iter().filter(|((of, state), _)| of == name.as_str() && !state.is_terminal()).map(|(_, n)| n).sum()
+        };
+        let lanes =
+            routes.iter().map(|route| (route.name.clone(), Arc::new(Lane::new(Arc::clone(route), open(&route.name)))));
         let queue = Arc::new(Queue::new(
             lanes.collect(),
             Arc::clone(&store) as Arc<dyn Store>,

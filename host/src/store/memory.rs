@@ -55,7 +55,8 @@ impl MemoryStore {
     }
 
     fn write(&self) -> Result<MutexGuard<'_, Kept>, StoreError> {
-        let failing = self.failures.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
+        let failing =
+            self.failures.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_ok();
         if failing { Err(StoreError::Unavailable("told to fail".into())) } else { Ok(self.read()) }
     }
 
@@ -341,6 +342,10 @@ impl Store for MemoryStore {
 
     async fn holds(&self, now: Timestamp) -> Result<Vec<Hold>, StoreError> {
         let holds = self.read().holds.clone();
-        Ok(holds.into_iter().filter(|(_, until)| *until > now).map(|(destination, until)| Hold { destination, until }).collect())
+        Ok(holds
+            .into_iter()
+            .filter(|(_, until)| *until > now)
+            .map(|(destination, until)| Hold { destination, until })
+            .collect())
     }
 }

@@ -199,6 +199,7 @@ fn the_reference_configuration_loads_and_mentions_every_key() {
 #[test]
 fn the_small_examples_load() {
     assert_eq!(load(include_str!("../../../examples/second-vendor.yaml")).routes.len(), 2);
+    assert_eq!(load(include_str!("../../../examples/maintenance.yaml")).routes.len(), 1);
 }
 
 #[test]
