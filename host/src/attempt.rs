@@ -184,7 +184,9 @@ impl Attempts {
             })
             .await;
         let latency = sent.latency;
-        let now = self.clock.now();
+        // The clock reads whole milliseconds, rounded down. Delays are counted from the end of the one in which the
+        // outcome was known: a retry is never early, not even by a part of a millisecond.
+        let now = self.clock.now().after(Duration::from_nanos(1));
 
         let view = AttemptView {
             number: progress.attempts,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use backstop_tests::{Host, Received, Reply, Vendor, eventually, json, nothing, ok, status};
 use futures_util::future::join_all;
-use serde_json::json;
+use serde_json::{Value, json};
 
 async fn orders(vendor: &Vendor) -> Host {
     let routes = format!(
@@ -46,6 +46,19 @@ async fn async_retry_any_answer_with_a_retry_after_is_tried_again() {
     let host = orders(&vendor).await;
     let id = host.accept("/r/orders", "").await;
     assert_eq!(host.until(&id, "delivered").await["attempts"], 2);
+}
+
+#[tokio::test]
+async fn async_retry_every_attempt_is_one_line_of_the_log() {
+    let vendor = Vendor::answering([status(503), ok()]).await;
+    let host = orders(&vendor).await;
+    let id = host.accept("/r/orders", "").await;
+    host.until(&id, "delivered").await;
+    let lines = eventually("two lines", async || Some(host.log_lines(&id)).filter(|lines| lines.len() == 2)).await;
+    let line: Value = serde_json::from_str(&lines[0]).expect("a line of JSON");
+    let shown = ["route", "message_id", "attempt", "outcome", "verdict", "reason", "delay_ms"].map(|name| &line[name]);
+    let expected = json!(["orders", id, 1, "503 Service Unavailable", "retry", "server failure", 30]);
+    assert_eq!(json!(shown), expected, "{line}");
 }
 
 #[tokio::test]
