@@ -323,7 +323,7 @@ impl Store for MemoryStore {
                 State::Dead | State::Answered => retention.dead.get(&row.message.route),
                 State::Queued | State::InFlight => None,
             };
-            keep.zip(row.ended_at).is_some_and(|(keep, ended)| ended.after(*keep) <= now)
+            keep.zip(row.ended_at).is_some_and(|(keep, ended)| ended.after(*keep) < now)
         };
         let gone: Vec<MessageId> =
             kept.rows.values().filter(|row| over(row)).take(limit as usize).map(|row| row.message.id).collect();
