@@ -31,6 +31,7 @@ pub use resolved::{
     PolicyLimits, Route, Secret, SecretHeader, StoreUrl,
 };
 pub use sources::Sources;
+pub(crate) use units::show_duration;
 
 use interpolate::Interpolator;
 use problem::{Findings, Place};

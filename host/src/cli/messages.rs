@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::AdminArgs;
 use crate::clock::Timestamp;
+use crate::config::show_duration;
 use crate::message::{AttemptRecord, MessageId, State};
 use crate::store::Summary;
 
@@ -167,18 +168,18 @@ fn print_request(request: &Value) {
 fn print_attempt(record: &AttemptRecord) {
     println!();
     println!(
-        "attempt {}  {}  {} in {:?}",
+        "attempt {}  {}  {} after {} ms",
         record.number,
         Timestamp::to_string(&record.started_at),
         record.outcome,
-        Duration::from_millis(record.latency_ms)
+        record.latency_ms
     );
     if !record.outcome.detail.is_empty() {
         println!("  fault    {}", printable(&record.outcome.detail));
     }
     println!("  verdict  {}: {}", record.verdict, printable(&record.reason));
     match record.delay_ms {
-        Some(delay) => println!("  then     {} in {:?}", record.transition, Duration::from_millis(delay)),
+        Some(delay) => println!("  then     {} in {}", record.transition, show_duration(Duration::from_millis(delay))),
         None => println!("  then     {}", record.transition),
     }
     for clamp in &record.clamped {

@@ -408,7 +408,7 @@ impl Unit for Secret {
 }
 
 /// A duration as [`Duration::from_text`] reads it.
-pub(super) fn show_duration(duration: Duration) -> String {
+pub(crate) fn show_duration(duration: Duration) -> String {
     const UNITS: [(&str, u128); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];
     let mut left = duration.as_millis();
     if left == 0 {
