@@ -24,6 +24,7 @@ pub struct Watch {
 
 /// Something that happened to a message.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "events are shared behind an Arc and never moved about")]
 pub enum Event {
     /// An attempt was made, or a message was refused before its first.
     Attempt {

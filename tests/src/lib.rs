@@ -1,5 +1,5 @@
 //! What the scenarios in `it/` stand on: a scripted [`Vendor`], the real binary as a running [`Host`], and conditions
-//! that are awaited rather than slept for ([`eventually`]).
+//! that are awaited rather than slept for ([`mod@eventually`]).
 //!
 //! Nothing here knows how the host works. It sees what an operator sees: a YAML file, a log, HTTP, and the command line.
 

@@ -151,6 +151,9 @@ impl Store for MemoryStore {
     async fn accept(&self, acceptance: Acceptance) -> Result<Accepted, StoreError> {
         let mut kept = self.write()?;
         let Acceptance { message, entry, attempts, key, hold } = acceptance;
+        if kept.rows.contains_key(&message.id) {
+            return Err(StoreError::Unavailable("there is a message of that id".into()));
+        }
         if let Some(claim) = &key {
             let state = kept.take_key(claim, message.accepted_at, KeyState::Stored(message.id));
             if state != KeyState::Fresh {
@@ -186,7 +189,7 @@ impl Store for MemoryStore {
         let mut kept = self.write()?;
         let place = (route, key);
         match answer {
-            None => drop(kept.keys.remove(&place)),
+            None => kept.keys.retain(|at, key| *at != place || key.state != KeyState::InFlight),
             Some(answer) => {
                 if let Some(key) = kept.keys.get_mut(&place) {
                     key.state = KeyState::Answered(answer);
@@ -205,7 +208,7 @@ impl Store for MemoryStore {
                 .values_mut()
                 .filter(|row| row.message.route == lane.route && row.claimable_at().is_some())
                 .collect();
-            waiting.sort_by_key(|row| row.claimable_at());
+            waiting.sort_by_key(|row| row.due);
             let mut taken = 0;
             for row in waiting {
                 let Some(claimable_at) = row.claimable_at() else { continue };
@@ -214,8 +217,8 @@ impl Store for MemoryStore {
                     (row.state, row.lease) = (State::InFlight, Some(lease.clone()));
                     claimed.messages.push(row.message.clone());
                 } else {
-                    claimed.next_due.insert(lane.route.clone(), claimable_at);
-                    break;
+                    let next = claimed.next_due.entry(lane.route.clone()).or_insert(claimable_at);
+                    *next = claimable_at.min(*next);
                 }
             }
         }
@@ -320,7 +323,7 @@ impl Store for MemoryStore {
                 State::Dead | State::Answered => retention.dead.get(&row.message.route),
                 State::Queued | State::InFlight => None,
             };
-            keep.zip(row.ended_at).is_some_and(|(keep, ended)| ended.after(*keep) <= now)
+            keep.zip(row.ended_at).is_some_and(|(keep, ended)| ended.after(*keep) < now)
         };
         let gone: Vec<MessageId> =
             kept.rows.values().filter(|row| over(row)).take(limit as usize).map(|row| row.message.id).collect();
@@ -347,5 +350,40 @@ impl Store for MemoryStore {
             .filter(|(_, until)| *until > now)
             .map(|(destination, until)| Hold { destination, until })
             .collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::MemoryStore;
+    use crate::store::contract::{keys, leases, model};
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+        #[test]
+        fn memory_does_as_the_model_does(calls in model::calls()) {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            runtime.block_on(model::any_calls_leave_what_the_model_leaves(&MemoryStore::default(), calls));
+        }
+    }
+
+    /// The model knows nothing of keys, and of lost leases only what it was told.
+    #[tokio::test]
+    async fn memory_keeps_keys_and_leases_as_the_contract_says() {
+        let new = MemoryStore::default;
+        keys::a_key_is_taken_with_its_message(&new()).await;
+        keys::keys_of_different_routes_are_different_keys(&new()).await;
+        keys::an_opened_key_is_in_flight_until_it_is_answered(&new()).await;
+        keys::a_key_given_back_is_free(&new()).await;
+        keys::only_an_opened_key_is_given_back(&new()).await;
+        keys::a_message_is_stored_under_the_key_opened_for_it(&new()).await;
+        keys::a_key_past_its_time_is_free(&new()).await;
+        leases::the_oldest_due_goes_first_and_no_more_than_asked_for(&new()).await;
+        leases::a_lease_that_ran_out_is_claimed_again(&new()).await;
+        leases::finishing_after_the_lease_was_lost_changes_nothing(&new()).await;
+        leases::a_lease_is_prolonged_for_its_holder_only(&new()).await;
+        leases::what_is_released_keeps_its_turn(&new()).await;
     }
 }
