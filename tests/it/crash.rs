@@ -58,6 +58,7 @@ async fn crash_in_the_middle_of_a_thousand_messages_loses_none() {
     let (accepted, ()) = tokio::join!(sending, cut);
     assert!((500..1000).contains(&accepted.len()), "the power went in the middle: {}", accepted.len());
     host.exited().await;
+    let before_the_cut = vendor.received().len();
 
     host.restart().await;
     for (n, id) in &accepted {
@@ -66,6 +67,7 @@ async fn crash_in_the_middle_of_a_thousand_messages_loses_none() {
     }
     // Accepted, though the power went before the caller heard of it: those end as well, under ids of their own.
     eventually("nothing to be left", async || (host.messages("queued,in_flight").await.is_empty()).then_some(())).await;
+    assert!(vendor.received().len() > before_the_cut, "something was still to be done");
     for request in vendor.received() {
         if let Some(id) = accepted.get(&request.text()) {
             assert_eq!(&request.header("backstop-message-id"), id, "a repeat is the same message");

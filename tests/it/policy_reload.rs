@@ -69,6 +69,7 @@ async fn is_survived(trouble: &str, failure: &str) {
           destination: {vendor}
           policy: rough
           policy_config: {{ trouble: {trouble} }}
+          policy_limits: {{ time: 1m }}
         "
     );
     let host = Setup::routes(&routes).policy("rough", guest("rough")).start().await;

@@ -64,12 +64,13 @@ pub fn guest(folder: &str) -> PathBuf {
 
 fn build_guest(folder: &str) -> PathBuf {
     let source = workspace().join("tests/guests").join(folder);
-    let out = workspace().join("target/guests").join(folder);
+    let target = binary().ancestors().nth(2).expect("the binary lies in target/debug");
+    let out = target.join("guests").join(folder);
     // It stands outside of the workspace, as an author's crate does, but is built from the same dependencies.
     std::fs::copy(workspace().join("Cargo.lock"), source.join("Cargo.lock")).expect("the guest's lock file");
     let mut build = in_workspace(binary());
     build.args(["policy", "build", "--out"]).arg(&out).arg(&source);
-    succeed(build.env("CARGO_TARGET_DIR", workspace().join("target")));
+    succeed(build.env("CARGO_TARGET_DIR", target));
     let files = std::fs::read_dir(&out).expect("the folder of the policy just built");
     let wasm = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "wasm");
     files.filter_map(|entry| Some(entry.ok()?.path())).find(wasm).expect("the policy just built")

@@ -9,6 +9,7 @@ mod wire;
 use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -48,6 +49,7 @@ struct Desk {
     started: Stopwatch,
     received: Mutex<Vec<Received>>,
     scripts: Mutex<Scripts>,
+    huge_sent: AtomicU64,
 }
 
 type Rule = Arc<dyn Fn(&Received) -> Reply + Send + Sync>;
@@ -76,8 +78,12 @@ impl Vendor {
     pub async fn answering(replies: impl IntoIterator<Item = Reply>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("its address");
-        let desk =
-            Arc::new(Desk { started: Stopwatch::start(), received: Mutex::default(), scripts: Mutex::default() });
+        let desk = Arc::new(Desk {
+            started: Stopwatch::start(),
+            received: Mutex::default(),
+            scripts: Mutex::default(),
+            huge_sent: AtomicU64::default(),
+        });
         let stop = CancellationToken::new();
         TaskTracker::new().spawn(serve(listener, Arc::clone(&desk), stop.clone()));
         let vendor = Self { address, desk, _stop: stop.drop_guard() };
@@ -111,6 +117,11 @@ impl Vendor {
     /// Every request for `path` so far.
     pub fn received_at(&self, path: &str) -> Vec<Received> {
         self.received().into_iter().filter(|request| request.path() == path).collect()
+    }
+
+    /// How much of the bodies of [`huge`] answers it has got rid of, into the kernel's buffers at least.
+    pub fn huge_bytes_sent(&self) -> u64 {
+        self.desk.huge_sent.load(Ordering::Relaxed)
     }
 
     /// Waits until at least `count` requests have arrived, and returns all of them.
@@ -212,7 +223,7 @@ async fn connection(stream: TcpStream, desk: &Desk) -> std::io::Result<()> {
     let mut wire = wire::Wire::new(stream);
     while let Some(request) = wire.request().await? {
         let reply = desk.take(request);
-        if !wire.give(reply).await? {
+        if !wire.give(reply, &desk.huge_sent).await? {
             break;
         }
     }

@@ -1,6 +1,7 @@
 //! Requests read off a connection, replies written onto it.
 
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -43,8 +44,8 @@ impl Wire {
         Ok(Some(request))
     }
 
-    /// Gives `reply`; false when that ended the connection.
-    pub(super) async fn give(&mut self, reply: Reply) -> io::Result<bool> {
+    /// Gives `reply`, counting what is sent of a huge one; false when that ended the connection.
+    pub(super) async fn give(&mut self, reply: Reply, huge_sent: &AtomicU64) -> io::Result<bool> {
         if let Some(gate) = &reply.gate {
             gate.opened().await;
         }
@@ -70,6 +71,7 @@ impl Wire {
                     let now = left.min(chunk.len());
                     self.stream.write_all(&chunk[..now]).await?;
                     left -= now;
+                    huge_sent.fetch_add(now as u64, Ordering::Relaxed);
                 }
                 Ok(true)
             }
