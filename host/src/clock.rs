@@ -107,6 +107,11 @@ impl Clock for SystemClock {
         }
     }
 
+    /// On the monotonic clock: setting the wall clock back does not stretch a pause.
+    async fn sleep(&self, length: Duration) {
+        tokio::time::sleep(length).await;
+    }
+
     fn chance(&self) -> Chance {
         Chance::new(fastrand::f64())
     }

@@ -1,7 +1,6 @@
 //! Wiring and shutdown: builds every part from the configuration, starts them in order, stops them in reverse. It
 //! decides nothing.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,9 +18,9 @@ use crate::config::{Config, StoreUrl};
 use crate::dispatch::{Clients, ClientsError, HttpTransport, Notifier, Transport};
 use crate::ingress::{self, Ingress};
 use crate::listener;
-use crate::message::{MessageId, RouteName, State};
+use crate::message::MessageId;
 use crate::policy::{Catalog, PolicyProblems};
-use crate::queue::{Holds, Lane, Queue};
+use crate::queue::{self, Holds, Queue, Tally};
 use crate::store::{Owner, Retention, SqliteStore, Store, StoreError};
 use crate::watch::Watch;
 
@@ -141,7 +140,7 @@ impl Engine {
             Arc::clone(&clock),
         ));
         let queue = Arc::new(Queue::new(
-            lanes(config, &tally),
+            queue::lanes(config.routes.values(), &tally),
             Arc::clone(&store) as Arc<dyn Store>,
             Arc::clone(&attempts),
             Arc::clone(&holds),
@@ -244,20 +243,6 @@ async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> 
 
 async fn listen(key: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
     TcpListener::bind(address).await.map_err(|source| StartError::Listen { key, address, source })
-}
-
-type Tally = BTreeMap<(String, State), u64>;
-
-fn lanes(config: &Config, tally: &Tally) -> BTreeMap<RouteName, Arc<Lane>> {
-    let open = |name: &RouteName| {
-        let of = |state| tally.get(&(name.as_str().to_owned(), state)).copied().unwrap_or(0);
-        of(State::Queued) + of(State::InFlight)
-    };
-    config
-        .routes
-        .iter()
-        .map(|(name, route)| (name.clone(), Arc::new(Lane::new(Arc::clone(route), open(name)))))
-        .collect()
 }
 
 /// Tells what an earlier run left, and what no route will take up.

@@ -14,12 +14,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, OwnedSemaphorePermit};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::attempt::{Attempts, Made, Terms};
 use crate::clock::{Clock, Timestamp};
+use crate::config::Route;
 use crate::message::{AttemptRecord, Message, MessageId, RouteName, State};
 use crate::store::{
     Acceptance, Accepted, Entry, Finish, Finished, Hold, KeyClaim, LaneClaim, Lease, Owner, Selection, Store,
@@ -28,7 +29,7 @@ use crate::store::{
 use crate::watch::Watch;
 
 pub use holds::Holds;
-pub use lane::Lane;
+pub use lane::{Lane, Permit};
 use lease::Leases;
 
 /// The longest time between two looks at every lane, whatever the hints say.
@@ -110,38 +111,30 @@ impl Queue {
     /// Takes responsibility for a message that nobody waits for. When this returns [`Offered::Accepted`] it is on
     /// disk; where its lane is free it is already being attempted, under a lease taken in the same write.
     ///
+    /// Not to be cancelled between its call and its return: it belongs on a task of its own.
+    ///
     /// # Errors
     /// [`StoreError`]; the message is then not ours.
     pub async fn offer(self: &Arc<Self>, message: Message, key: Option<KeyClaim>) -> Result<Offered, StoreError> {
         let Some(lane) = self.lanes.get(&message.route) else { return Ok(Offered::Saturated) };
-        if !lane.enter() {
-            return Ok(Offered::Saturated);
-        }
         let now = self.clock.now();
-        let at_once = !lane.has_backlog(now) && self.holds.held_until(&lane.destination, now).is_none();
-        let permit = if at_once && !self.stop.is_cancelled() { lane.try_permit() } else { None };
+        let at_once = !lane.has_backlog(now)
+            && self.holds.held_until(&lane.destination, now).is_none()
+            && !self.stop.is_cancelled();
+        let permit = if at_once { lane.try_permit() } else { None };
         let entry = match permit {
             Some(_) => Entry::Leased(self.lease()),
             None => Entry::Queued { due: now },
         };
         let acceptance = Acceptance { message: message.clone(), entry, attempts: Vec::new(), key, hold: None };
-        match self.store.accept(acceptance).await {
-            Ok(Accepted::Stored) => {
-                match permit {
-                    Some(permit) => self.start(message, Arc::clone(lane), permit),
-                    None => self.expect(lane, now),
-                }
-                Ok(Offered::Accepted)
-            }
-            Ok(Accepted::Key(state)) => {
-                lane.leave();
-                Ok(Offered::Key(state))
-            }
-            Err(error) => {
-                lane.leave();
-                Err(error)
+        let offered = self.accept(lane, acceptance).await?;
+        if offered == Offered::Accepted {
+            match permit {
+                Some(permit) => self.start(message, Arc::clone(lane), permit),
+                None => self.expect(lane, now),
             }
         }
+        Ok(offered)
     }
 
     /// Takes responsibility for a message whose caller waited in vain so far: it is queued with the attempts made.
@@ -157,48 +150,47 @@ impl Queue {
         key: Option<KeyClaim>,
     ) -> Result<Offered, StoreError> {
         let Some(lane) = self.lanes.get(&message.route) else { return Ok(Offered::Saturated) };
+        let offered = self.accept(lane, Acceptance { message, entry: Entry::Queued { due }, attempts, key, hold }).await?;
+        if offered == Offered::Accepted {
+            self.expect(lane, due);
+        }
+        Ok(offered)
+    }
+
+    /// Stores a message that has a place in its lane from then on, and none if it is not stored.
+    async fn accept(&self, lane: &Lane, acceptance: Acceptance) -> Result<Offered, StoreError> {
         if !lane.enter() {
             return Ok(Offered::Saturated);
         }
-        match self.store.accept(Acceptance { message, entry: Entry::Queued { due }, attempts, key, hold }).await {
-            Ok(Accepted::Stored) => {
-                self.expect(lane, due);
-                Ok(Offered::Accepted)
-            }
-            Ok(Accepted::Key(state)) => {
-                lane.leave();
-                Ok(Offered::Key(state))
-            }
-            Err(error) => {
-                lane.leave();
-                Err(error)
-            }
+        let accepted = self.store.accept(acceptance).await;
+        if !matches!(accepted, Ok(Accepted::Stored)) {
+            lane.leave();
         }
+        Ok(match accepted? {
+            Accepted::Stored => Offered::Accepted,
+            Accepted::Key(state) => Offered::Key(state),
+        })
     }
 
-    /// Queues dead letters again, due at once.
+    /// Queues dead letters again, due at once. Goes on to its end even if the caller does not wait for it.
     ///
     /// # Errors
-    /// [`StoreError`]
-    pub async fn redrive(&self, selection: Selection) -> Result<u64, StoreError> {
-        let now = self.clock.now();
-        let redriven = self.store.redrive(selection, now).await?;
-        self.recount().await?;
-        for lane in self.lanes.values() {
-            lane.expect_by(now);
-        }
-        self.wake.notify_one();
-        Ok(redriven)
-    }
-
-    /// Counts each lane's messages anew from the store.
-    async fn recount(&self) -> Result<(), StoreError> {
-        let tally = self.store.tally().await?;
-        for (name, lane) in &self.lanes {
-            let of = |state| tally.get(&(name.as_str().to_owned(), state)).copied().unwrap_or(0);
-            lane.recount(of(State::Queued) + of(State::InFlight));
-        }
-        Ok(())
+    /// [`StoreError`]; some may have been redriven before it.
+    pub async fn redrive(self: &Arc<Self>, selection: Selection) -> Result<u64, StoreError> {
+        let queue = Arc::clone(self);
+        let redriving = self.in_flight.spawn(async move {
+            let now = queue.clock.now();
+            let redriven = queue.store.redrive(selection, now).await;
+            match queue.store.tally().await {
+                Ok(tally) => queue.lanes.iter().for_each(|(name, lane)| lane.recount(open_in(&tally, name))),
+                // The count is only a bound on intake; it is right again when the lane has been empty.
+                Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "could not count what waits"),
+            }
+            queue.lanes.values().for_each(|lane| lane.expect_by(now));
+            queue.wake.notify_one();
+            redriven
+        });
+        redriving.await.unwrap_or_else(|broken| Err(StoreError::Unavailable(Box::new(broken))))
     }
 
     /// Claims and attempts until told to stop. Then everything in flight is given `grace` to finish; what has not is
@@ -232,42 +224,41 @@ impl Queue {
     }
 
     async fn claim_until_stopped(self: &Arc<Self>) {
-        let mut next_scan = self.clock.now();
+        let mut scan = true;
+        let mut next_scan = self.clock.sleep(SCAN_EVERY);
         let mut trouble = STORE_RETRY.0;
         while !self.stop.is_cancelled() {
             let now = self.clock.now();
-            let scan = next_scan <= now;
-            if scan {
-                next_scan = now.after(SCAN_EVERY);
-            }
-            match self.claim(now, scan).await {
-                Ok(()) => trouble = STORE_RETRY.0,
-                Err(error) => {
-                    tracing::error!(error = &error as &dyn std::error::Error, "could not claim messages");
-                    tokio::select! {
-                        () = self.clock.sleep(trouble) => {}
-                        () = self.stop.cancelled() => return,
-                    }
-                    trouble = (trouble * 2).min(STORE_RETRY.1);
-                    continue;
+            if let Err(error) = self.claim(now, scan).await {
+                tracing::error!(error = &error as &dyn std::error::Error, "could not claim messages");
+                tokio::select! {
+                    () = self.clock.sleep(trouble) => {}
+                    () = self.stop.cancelled() => return,
                 }
+                trouble = (trouble * 2).min(STORE_RETRY.1);
+                continue;
             }
-            let until = self.next_look().map_or(next_scan, |look| look.min(next_scan));
+            trouble = STORE_RETRY.0;
+            let look = self.next_look();
             tokio::select! {
-                () = self.clock.sleep_until(until) => {}
-                () = self.wake.notified() => {}
+                () = self.clock.sleep_until(look.unwrap_or(now)), if look.is_some() => scan = false,
+                () = self.wake.notified() => scan = false,
+                () = &mut next_scan => {
+                    scan = true;
+                    next_scan = self.clock.sleep(SCAN_EVERY);
+                }
                 () = self.stop.cancelled() => return,
             }
         }
     }
 
-    /// When the next lane that could make an attempt has something due. A lane without a free permit wakes the queue
-    /// when it gets one; a held lane is looked at when its hold runs out.
+    /// When the next lane has something due; a held one, when its hold runs out. A lane in which the queue stands in
+    /// line for a permit wakes it when its turn comes.
     fn next_look(&self) -> Option<Timestamp> {
         let now = self.clock.now();
         self.lanes
             .values()
-            .filter(|lane| lane.has_permit())
+            .filter(|lane| !lane.is_in_line())
             .filter_map(|lane| {
                 let due = lane.expected()?;
                 Some(self.holds.held_until(&lane.destination, now).map_or(due, |held| held.max(due)))
@@ -280,64 +271,88 @@ impl Queue {
         let mut rights = BTreeMap::new();
         let mut claims = Vec::new();
         for (name, lane) in &self.lanes {
-            let due = lane.expected().is_some_and(|due| due <= now);
+            let due = lane.has_backlog(now);
             if !(due || scan) || self.holds.held_until(&lane.destination, now).is_some() {
                 continue;
             }
             let permits = lane.permits(CLAIM_PER_LANE);
             if permits.is_empty() {
+                if due {
+                    self.line_up(lane);
+                }
                 continue;
             }
             // Forgotten before the claim: a message that is queued meanwhile says so again.
-            lane.take_expected();
+            lane.look();
             claims.push(LaneClaim { route: name.clone(), limit: permits.len() });
             rights.insert(name.clone(), permits);
         }
         if claims.is_empty() {
             return Ok(());
         }
-        let asked: Vec<RouteName> = claims.iter().map(|claim| claim.route.clone()).collect();
         let claimed = match self.store.claim_due(claims, now, self.lease()).await {
             Ok(claimed) => claimed,
             Err(error) => {
-                for name in asked {
-                    self.lanes[&name].expect_by(now);
+                for lane in rights.keys().filter_map(|name| self.lanes.get(name)) {
+                    lane.expect_by(now);
                 }
                 return Err(error);
             }
         };
-        for (name, due) in claimed.next_due {
-            if let Some(lane) = self.lanes.get(&name) {
-                lane.expect_by(due);
+        for (name, due) in &claimed.next_due {
+            if let Some(lane) = self.lanes.get(name) {
+                lane.expect_by(*due);
             }
         }
         for message in claimed.messages {
             let permit = rights.get_mut(&message.route).and_then(Vec::pop);
             match (self.lanes.get(&message.route), permit) {
                 (Some(lane), Some(permit)) => self.start(message, Arc::clone(lane), permit),
-                _ => {
-                    tracing::error!(message_id = %message.id, route = %message.route, "the store claimed a message that was not asked for; its lease will run out")
-                }
+                _ => tracing::error!(
+                    message_id = %message.id,
+                    route = %message.route,
+                    "the store claimed a message that was not asked for; its lease will run out"
+                ),
             }
         }
         Ok(())
     }
 
+    /// Stands in line for a permit of a lane that is at its concurrency, among the callers that wait for one too: the
+    /// queue has its turn however many there are.
+    fn line_up(self: &Arc<Self>, lane: &Arc<Lane>) {
+        if !lane.line_up() {
+            return;
+        }
+        let (queue, lane) = (Arc::clone(self), Arc::clone(lane));
+        self.in_flight.spawn(async move {
+            tokio::select! {
+                permit = lane.permit() => {
+                    lane.reserve(permit);
+                    queue.wake.notify_one();
+                }
+                () = queue.stop.cancelled() => lane.reserve(None),
+            }
+        });
+    }
+
     /// Attempts a message that is ours, on a task of its own.
-    fn start(self: &Arc<Self>, message: Message, lane: Arc<Lane>, permit: OwnedSemaphorePermit) {
-        self.leases.hold(message.id);
+    fn start(self: &Arc<Self>, message: Message, lane: Arc<Lane>, permit: Permit) {
+        if !self.leases.hold(message.id) {
+            // Its lease ran out while it is being attempted here (a clock set forward, a store away for long). The
+            // claim has renewed it; the attempt under way goes on.
+            tracing::warn!(message_id = %message.id, route = %message.route, "claimed a message that is being attempted");
+            return;
+        }
         let queue = Arc::clone(self);
         self.in_flight.spawn(async move {
-            let id = message.id;
+            let held = Held { queue: &queue, id: message.id };
             tokio::select! {
-                () = queue.attempt(message, &lane) => queue.leases.let_go(id),
+                () = queue.attempt(message, &lane) => drop(held),
                 // Still held: it is given back with all that is left.
-                () = queue.abort.cancelled() => return,
+                () = queue.abort.cancelled() => std::mem::forget(held),
             }
             drop(permit);
-            if lane.has_backlog(queue.clock.now()) {
-                queue.wake.notify_one();
-            }
         });
     }
 
@@ -354,14 +369,12 @@ impl Queue {
                 self.watch.ended(&message, state);
             }
             Then::Queue { due, route } => {
-                if route != message.route
-                    && let Some(next) = self.lanes.get(&route)
-                {
-                    lane.leave();
-                    next.enter_anyway();
-                }
-                if let Some(lane) = self.lanes.get(&route) {
-                    self.expect(lane, due);
+                if let Some(next) = self.lanes.get(&route) {
+                    if route != message.route {
+                        lane.leave();
+                        next.enter_anyway();
+                    }
+                    self.expect(next, due);
                 }
             }
         }
@@ -382,7 +395,11 @@ impl Queue {
             match self.store.finish(finish.clone()).await {
                 Ok(finished) => return finished,
                 Err(error) => {
-                    tracing::error!(message_id = %message.id, error = &error as &dyn std::error::Error, "could not write down an attempt; trying again");
+                    tracing::error!(
+                        message_id = %message.id,
+                        error = &error as &dyn std::error::Error,
+                        "could not write down an attempt; trying again"
+                    );
                     self.clock.sleep(wait).await;
                     wait = (wait * 2).min(STORE_RETRY.1);
                 }
@@ -398,9 +415,33 @@ impl Queue {
     fn lease(&self) -> Lease {
         Lease { owner: self.owner.clone(), until: self.clock.now().after(LEASE) }
     }
+}
 
-    /// The ids of the messages being attempted now.
-    pub fn in_flight(&self) -> Vec<MessageId> {
-        self.leases.held()
+/// A lease held for an attempt: let go at its end, even if the attempt panics.
+struct Held<'a> {
+    queue: &'a Queue,
+    id: MessageId,
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.queue.leases.let_go(self.id);
+        if std::thread::panicking() {
+            tracing::error!(message_id = %self.id, "an attempt panicked; its message is repeated when its lease runs out");
+        }
     }
+}
+
+/// How many messages there are, by route and state.
+pub type Tally = BTreeMap<(String, State), u64>;
+
+/// A lane for each of `routes`, with what waits in the store.
+pub fn lanes<'a>(routes: impl IntoIterator<Item = &'a Arc<Route>>, tally: &Tally) -> BTreeMap<RouteName, Arc<Lane>> {
+    let lane = |route: &Arc<Route>| Arc::new(Lane::new(Arc::clone(route), open_in(tally, &route.name)));
+    routes.into_iter().map(|route| (route.name.clone(), lane(route))).collect()
+}
+
+/// How many messages of `route` have not ended.
+fn open_in(tally: &Tally, route: &RouteName) -> u64 {
+    tally.iter().filter(|((of, state), _)| of == route.as_str() && !state.is_terminal()).map(|(_, count)| count).sum()
 }

@@ -13,8 +13,9 @@ use crate::store::{Lease, Owner, Store};
 pub(super) struct Leases(Mutex<HashSet<MessageId>>);
 
 impl Leases {
-    pub(super) fn hold(&self, id: MessageId) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
+    /// Holds a lease; false when it is held already, for an attempt that goes on.
+    pub(super) fn hold(&self, id: MessageId) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(id)
     }
 
     pub(super) fn let_go(&self, id: MessageId) {
