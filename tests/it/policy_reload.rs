@@ -51,10 +51,10 @@ async fn policy_reload_a_bad_file_leaves_the_old_one_serving_and_says_so_once() 
 }
 
 #[tokio::test]
-async fn policy_reload_a_file_that_refuses_a_routes_configuration_is_refused() {
+async fn policy_reload_a_file_that_holds_another_policy_is_refused() {
     let vendor = Vendor::answering([status(404)]).await;
     let host = moody(&vendor).await;
-    // Another policy under this one's name.
+    // Its file is named for one policy, and its manifest for another.
     host.place().drop_policy("moody", &guest("rough"));
     let line = eventually("the refusal", async || host.log_lines("changed policy refused").pop()).await;
     assert!(line.contains("rough"), "{line}");
