@@ -14,7 +14,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderName, header};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -235,8 +235,11 @@ fn request_json(stored: &Stored) -> Value {
         .headers
         .iter()
         .map(|(name, value)| {
-            let secret = [header::AUTHORIZATION, header::PROXY_AUTHORIZATION, header::COOKIE].contains(name);
-            let shown = if secret { "***".to_owned() } else { String::from_utf8_lossy(value.as_bytes()).into_owned() };
+            let shown = if names_a_secret(name) {
+                "***".to_owned()
+            } else {
+                String::from_utf8_lossy(value.as_bytes()).into_owned()
+            };
             (name.to_string(), shown)
         })
         .collect();
@@ -246,6 +249,12 @@ fn request_json(stored: &Stored) -> Value {
         Err(_) => shown["body_base64"] = json!(STANDARD.encode(&request.body)),
     }
     shown
+}
+
+/// Whether a field by this name is likely to hold a credential: `authorization`, `cookie`, `x-api-key`, and the like.
+fn names_a_secret(name: &HeaderName) -> bool {
+    let words = ["auth", "cookie", "key", "token", "secret", "password", "signature"];
+    *name != "idempotency-key" && words.iter().any(|word| name.as_str().contains(word))
 }
 
 async fn redrive(Shared(admin): Shared<Arc<Admin>>, selection: Result<Json<Selection>, JsonRejection>) -> Response {

@@ -12,8 +12,8 @@ use crate::clock::{Clock, Timestamp};
 use crate::config::Route;
 use crate::dispatch::{Delivery, Read, Transport};
 use crate::message::{
-    self, Admission, AttemptRecord, Decision, Envelope, Exhaustion, Message, Outcome, OutcomeSummary, Progress,
-    Provenance, RouteName, State, Step, Transition, Verdict, VerdictKind,
+    self, Admission, AttemptRecord, Decision, Envelope, Exhaustion, Fallback, Message, Outcome, OutcomeSummary,
+    Progress, Provenance, RouteName, State, Step, Transition, Verdict, VerdictKind,
 };
 use crate::policy::{AttemptView, Catalog, Judge};
 use crate::queue::Holds;
@@ -58,18 +58,24 @@ pub struct Made {
     pub progress: Progress,
     /// A hold to be written down.
     pub hold: Option<Hold>,
-    /// What happened; none when the message was not even attempted.
-    pub outcome: Option<Outcome>,
+    /// What was done with the message.
+    pub course: Course,
     /// Whether the answer had a `Retry-After` that could not be read.
     pub malformed_retry_after: bool,
 }
 
-impl Made {
-    /// Whether the message was given up without an attempt and without a policy's word on it.
-    pub fn is_unattempted_give_up(&self) -> bool {
-        self.outcome.is_none() && self.record.verdict == VerdictKind::Retry
-    }
+/// What was done with the message.
+#[derive(Clone, Debug)]
+pub enum Course {
+    /// It was sent, and this is what happened.
+    Attempted(Outcome),
+    /// Its policy refused it before its first attempt.
+    Refused,
+    /// Its caller's time was over before it could be sent (again).
+    GivenUp,
+}
 
+impl Made {
     /// What the store is to do about it.
     pub fn then(&self, message: &Message, now: Timestamp) -> Then {
         let end = |state| Then::End { state, reason: self.record.reason.clone(), at: now };
@@ -102,39 +108,55 @@ impl Attempts {
     pub async fn make(&self, message: &Message, route: &Arc<Route>, terms: Terms) -> Made {
         let judge = self.catalog.judge(&route.name);
         let made = match self.admit(message, &judge) {
-            Some(refused) => refused,
-            None => self.attempt(message, route, &judge, terms).await,
+            Ok(admitted) => self.attempt(message, route, &judge, terms, admitted).await,
+            Err(refused) => refused,
         };
         self.note(message, route, &made);
         made
     }
 
-    /// Ends a message that cannot be attempted in the time its caller gives it, for this `reason`.
-    pub fn give_up_waiting(&self, message: &Message, route: &Arc<Route>, reason: String) -> Made {
-        let step = self.known_route_only(message::conclude(&message.progress, None, route.fallback.as_ref()));
-        let made = self.unattempted(message, VerdictKind::Retry, reason, step, Provenance::default());
+    /// Ends a message that cannot be attempted (again) in the time its caller gives it, for this `reason`. `last` is
+    /// what its last attempt on this route came to, if there was one: only then is the policy asked for a fallback.
+    pub fn give_up_waiting(
+        &self,
+        message: &Message,
+        route: &Arc<Route>,
+        last: Option<&Outcome>,
+        reason: String,
+    ) -> Made {
+        let mut provenance = Provenance::default();
+        let policy = last.and_then(|outcome| {
+            let now = self.clock.now();
+            let view = view_of(&message.progress, route, now, Duration::ZERO);
+            let asked = self.catalog.judge(&route.name).fall_back(message, view, outcome);
+            add(&mut provenance, asked.provenance);
+            asked.answer
+        });
+        let step = self.conclude(&message.progress, policy, route);
+        let made = self.unattempted(message, Course::GivenUp, VerdictKind::Retry, reason, step, provenance);
         self.note(message, route, &made);
         made
     }
 
-    /// Asks, before the first attempt, whether the message should be sent at all. None: it should.
-    fn admit(&self, message: &Message, judge: &Judge) -> Option<Made> {
+    /// Asks, before the first attempt, whether the message should be sent at all; answers what asking came to.
+    fn admit(&self, message: &Message, judge: &Judge) -> Result<Provenance, Made> {
         if message.progress.attempts > 0 {
-            return None;
+            return Ok(Provenance::default());
         }
         let asked = judge.admit(message);
         let (transition, verdict, reason) = match asked.answer {
-            Admission::Accept => return None,
+            Admission::Accept => return Ok(asked.provenance),
             Admission::Drop(reason) => (Transition::Dropped, VerdictKind::Drop, reason),
             Admission::DeadLetter(reason) => (Transition::DeadLetter, VerdictKind::DeadLetter, reason),
         };
         let step = Step { transition, progress: message.progress, hold: None, clamped: Vec::new() };
-        Some(self.unattempted(message, verdict, reason, step, asked.provenance))
+        Err(self.unattempted(message, Course::Refused, verdict, reason, step, asked.provenance))
     }
 
     fn unattempted(
         &self,
         message: &Message,
+        course: Course,
         verdict: VerdictKind,
         reason: String,
         step: Step,
@@ -153,17 +175,18 @@ impl Attempts {
             clamped: step.clamped.iter().map(ToString::to_string).collect(),
             provenance,
         };
-        Made {
-            record,
-            transition: step.transition,
-            progress: step.progress,
-            hold: None,
-            outcome: None,
-            malformed_retry_after: false,
-        }
+        let malformed_retry_after = false;
+        Made { record, transition: step.transition, progress: step.progress, hold: None, course, malformed_retry_after }
     }
 
-    async fn attempt(&self, message: &Message, route: &Arc<Route>, judge: &Judge, terms: Terms) -> Made {
+    async fn attempt(
+        &self,
+        message: &Message,
+        route: &Arc<Route>,
+        judge: &Judge,
+        terms: Terms,
+        admitted: Provenance,
+    ) -> Made {
         let started_at = self.clock.now();
         let mut progress = message.progress;
         progress.attempts = progress.attempts.saturating_add(1);
@@ -183,33 +206,35 @@ impl Attempts {
                 read: if terms.wants_answer { Read::Whole } else { Read::Prefix(judge.interest().body_limit) },
             })
             .await;
-        let latency = sent.latency;
         // The clock reads whole milliseconds, rounded down. Delays are counted from the end of the one in which the
         // outcome was known: a retry is never early, not even by a part of a millisecond.
         let now = self.clock.now().after(Duration::from_nanos(1));
 
-        let view = AttemptView {
-            number: progress.attempts,
-            of: route.envelope.max_attempts,
-            elapsed: now.since(first_started_at),
-            latency,
-            now,
-            reauthenticated: progress.reauthenticated,
-        };
+        let view = view_of(&progress, route, now, sent.latency);
         let asked = judge.judge(message, view, &sent.outcome);
-        let mut provenance = asked.provenance;
+        let mut provenance = admitted;
+        add(&mut provenance, asked.provenance);
         let decision = asked.answer;
         let envelope = envelope_under(&route.envelope, terms, first_started_at);
         let mut step = message::advance(&progress, &sent.outcome, &decision, &envelope, now, self.clock.chance());
         let mut reason = decision.reason.clone();
         if let Transition::Exhausted(exhaustion) = step.transition {
-            let concluded = self.exhausted(message, route, judge, view, &sent.outcome, &step, &mut provenance);
-            step.clamped.extend(concluded.clamped.iter().copied());
-            step = Step { clamped: step.clamped, ..concluded };
+            let policy = match &decision.verdict {
+                Verdict::FallBack(Some(fallback)) => Some(fallback.clone()),
+                _ => {
+                    let asked = judge.fall_back(message, view, &sent.outcome);
+                    add(&mut provenance, asked.provenance);
+                    asked.answer
+                }
+            };
+            let concluded = self.conclude(&step.progress, policy, route);
+            step.clamped.extend(concluded.clamped);
+            (step.transition, step.progress) = (concluded.transition, concluded.progress);
             reason = exhausted_reason(exhaustion, reason);
         }
-        step = self.known_route_only(step);
-        if matches!(step.transition, Transition::Retry { reauthenticate: true, .. }) {
+        let refused_credentials = decision.verdict == Verdict::Reauthenticate && !progress.reauthenticated;
+        if refused_credentials && envelope.renewable_credentials {
+            // Whatever becomes of this message, the next one is not to be sent with them.
             self.transport.expire_credentials(&route.destination, sent.credentials);
         }
         let hold = step.hold.map(|until| {
@@ -221,7 +246,7 @@ impl Attempts {
             number: progress.journal,
             route: route.name.as_str().to_owned(),
             started_at,
-            latency_ms: u64::try_from(latency.as_millis()).unwrap_or(u64::MAX),
+            latency_ms: u64::try_from(sent.latency.as_millis()).unwrap_or(u64::MAX),
             outcome: summary(&sent.outcome, &decision, judge),
             verdict: decision.verdict.kind(),
             reason,
@@ -238,47 +263,24 @@ impl Attempts {
             transition: step.transition,
             progress: step.progress,
             hold,
-            outcome: Some(sent.outcome),
+            course: Course::Attempted(sent.outcome),
             malformed_retry_after: step.clamped.contains(&message::Clamp::MalformedRetryAfter),
         }
     }
 
-    /// No further attempt is allowed: asks the policy what to answer instead, then the route's own fallback.
-    #[expect(clippy::too_many_arguments, reason = "all of it is this one attempt's circumstances")]
-    fn exhausted(
-        &self,
-        message: &Message,
-        route: &Route,
-        judge: &Judge,
-        view: AttemptView,
-        outcome: &Outcome,
-        step: &Step,
-        provenance: &mut Provenance,
-    ) -> Step {
-        let asked = judge.fall_back(message, view, outcome);
-        provenance.fuel = provenance.fuel.saturating_add(asked.provenance.fuel);
-        provenance.took_ns = provenance.took_ns.saturating_add(asked.provenance.took_ns);
-        provenance.log.extend(asked.provenance.log);
-        provenance.failure = provenance.failure.take().or(asked.provenance.failure);
-        message::conclude(&step.progress, asked.answer, route.fallback.as_ref())
-    }
-
-    /// A policy may name a route that does not exist; a message must not be moved there.
-    fn known_route_only(&self, mut step: Step) -> Step {
-        if let Transition::Rerouted(route) = &step.transition
-            && !self.routes.contains_key(route)
-        {
-            step.transition = Transition::DeadLetter;
-            step.clamped.push(message::Clamp::UnknownFallbackRoute);
-        }
-        step
+    /// No further attempt is allowed on `route`: the policy's fallback, else the route's, else a dead letter.
+    fn conclude(&self, progress: &Progress, policy: Option<Fallback>, route: &Route) -> Step {
+        let can_take = |other: &RouteName| *other != route.name && self.routes.contains_key(other);
+        message::conclude(progress, policy.into_iter().chain(route.fallback.clone()), can_take)
     }
 
     /// Makes the attempt known: one log line, the alarm's meter, those who watch.
     fn note(&self, message: &Message, route: &Route, made: &Made) {
         let record = &made.record;
-        if made.outcome.is_some() {
-            self.alarms.record(&route.name, self.clock.now(), record.verdict != VerdictKind::Accept);
+        if matches!(made.course, Course::Attempted(_)) {
+            // A message that the policy calls worthless says nothing against its destination.
+            let failed = !matches!(record.verdict, VerdictKind::Accept | VerdictKind::Drop);
+            self.alarms.record(&route.name, self.clock.now(), failed);
         }
         tracing::info!(
             target: "backstop::attempt",
@@ -300,14 +302,36 @@ impl Attempts {
     }
 }
 
-/// The route's envelope, further limited by the deadline of a caller who waits for the end.
+fn view_of(progress: &Progress, route: &Route, now: Timestamp, latency: Duration) -> AttemptView {
+    AttemptView {
+        number: progress.attempts,
+        of: route.envelope.max_attempts,
+        elapsed: progress.started_at.map_or(Duration::ZERO, |started_at| now.since(started_at)),
+        latency,
+        now,
+        reauthenticated: progress.reauthenticated,
+    }
+}
+
+/// The route's envelope, further limited by the deadline of a caller who waits for the end: an attempt that began at
+/// the deadline would be over before it began.
 fn envelope_under(envelope: &Envelope, terms: Terms, started_at: Timestamp) -> Envelope {
     match terms.deadline {
         Some(deadline) if terms.ends_at_deadline => {
-            Envelope { max_elapsed: envelope.max_elapsed.min(deadline.since(started_at)), ..*envelope }
+            let left = deadline.since(started_at).saturating_sub(Duration::from_millis(1));
+            Envelope { max_elapsed: envelope.max_elapsed.min(left), ..*envelope }
         }
         _ => *envelope,
     }
+}
+
+/// Adds what one more question came to.
+fn add(provenance: &mut Provenance, asked: Provenance) {
+    provenance.policy = provenance.policy.take().or(asked.policy);
+    provenance.fuel = provenance.fuel.saturating_add(asked.fuel);
+    provenance.took_ns = provenance.took_ns.saturating_add(asked.took_ns);
+    provenance.log.extend(asked.log);
+    provenance.failure = provenance.failure.take().or(asked.failure);
 }
 
 fn exhausted_reason(exhaustion: Exhaustion, reason: String) -> String {

@@ -15,7 +15,7 @@ use axum::body::Body;
 use axum::extract::State as Shared;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
-use http::{HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use serde_json::json;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -116,32 +116,41 @@ impl Ingress {
             accepted_at: now,
             progress: Progress::default(),
         };
+        // From here on the host acts, and a caller that hangs up must not stop it half-way: what it began with the
+        // store, or with a destination, it brings to its end.
+        let (ingress, route) = (Arc::clone(self), Arc::clone(route));
+        let chain = self.chains.spawn(async move {
+            let answer = ingress.serve(message, route).await;
+            drop(place);
+            answer
+        });
+        chain.await.unwrap_or_else(|_| Err(Problem::new(Kind::Internal, "the host failed; its log says more")))
+    }
+
+    async fn serve(self: &Arc<Self>, message: Message, route: Arc<Route>) -> Result<Response, Problem> {
+        let (waits, attempts_at_most) = match route.mode {
+            Mode::Async => (None, None),
+            Mode::Sync { deadline } => (Some(deadline), None),
+            Mode::SyncThenAsync { deadline, attempts } => (Some(deadline), Some(attempts)),
+        };
+        let keep = route.idempotency.keep.saturating_add(waits.unwrap_or_default());
         let claim = message.idempotency_key.clone().map(|key| KeyClaim {
             route: route.name.clone(),
             key,
             fingerprint: request::fingerprint(&message.request),
             message: message.id,
             owner: self.owner.clone(),
-            keep_until: now.after(route.idempotency.keep),
+            keep_until: message.accepted_at.after(keep),
         });
-        let (deadline, attempts_at_most) = match route.mode {
-            Mode::Async => return self.take_async(message, claim).await,
-            Mode::Sync { deadline } => (deadline, None),
-            Mode::SyncThenAsync { deadline, attempts } => (deadline, Some(attempts)),
-        };
+        let Some(deadline) = waits else { return self.take_async(message, claim).await };
         if let Some(claim) = &claim {
-            let state = self.store.open_key(claim.clone(), now).await.map_err(unavailable)?;
+            let state = self.store.open_key(claim.clone(), message.accepted_at).await.map_err(unavailable)?;
             if let Some(answer) = answer_to_known_key(state, &message)? {
                 return Ok(answer);
             }
         }
-        let waiting = Waiting::new(self, message, Arc::clone(route), claim, now.after(deadline), attempts_at_most);
-        let chain = self.chains.spawn(async move {
-            let answer = waiting.run().await;
-            drop(place);
-            answer
-        });
-        chain.await.unwrap_or_else(|_| Err(Problem::new(Kind::ShuttingDown, "the host stopped before an answer came")))
+        let deadline = message.accepted_at.after(deadline);
+        Waiting::new(self, message, route, claim, deadline, attempts_at_most).run().await
     }
 
     async fn take_async(&self, message: Message, claim: Option<KeyClaim>) -> Result<Response, Problem> {
@@ -166,7 +175,7 @@ fn answer_to_known_key(state: KeyState, message: &Message) -> Result<Option<Resp
     let route = &message.route;
     let mut answer = match state {
         KeyState::Fresh => return Ok(None),
-        KeyState::Answered(answer) => plain(answer),
+        KeyState::Answered(answer) => plain(answer, &message.request.method),
         KeyState::Stored(id) => accepted(id),
         KeyState::InFlight => {
             let detail = "the first request with this Idempotency-Key is still being served";
@@ -205,12 +214,15 @@ fn accepted(id: MessageId) -> Response {
     response
 }
 
-/// An answer as it is, hop-by-hop fields left out.
-fn plain(answer: Answer) -> Response {
+/// An answer as it is, hop-by-hop fields left out. Its length is what its body has, but for an answer to HEAD, which
+/// says the length of the body it does not have.
+fn plain(answer: Answer, method: &Method) -> Response {
     let mut response = Response::new(Body::from(answer.body));
     *response.status_mut() = answer.status;
     *response.headers_mut() = fields::end_to_end(answer.headers);
-    response.headers_mut().remove(header::CONTENT_LENGTH);
+    if *method != Method::HEAD {
+        response.headers_mut().remove(header::CONTENT_LENGTH);
+    }
     response
 }
 
@@ -220,8 +232,8 @@ fn insert_text(headers: &mut http::HeaderMap, name: HeaderName, text: &str) {
     }
 }
 
-/// What became of a message, for whoever holds its id: its state and every attempt, without the request itself and
-/// without what the destination answered.
+/// What became of a message, for whoever holds its id: its state and every attempt; without the request, what the
+/// destination answered, addresses, and what only the policy's author needs.
 async fn message_status(
     Shared(ingress): Shared<Arc<Ingress>>,
     axum::extract::Path(id): axum::extract::Path<String>,
@@ -233,7 +245,9 @@ async fn message_status(
         Ok(Some(mut stored)) => {
             for attempt in &mut stored.attempts {
                 attempt.outcome.excerpt.clear();
+                attempt.outcome.detail.clear();
                 attempt.provenance.log.clear();
+                attempt.provenance.failure = None;
             }
             axum::Json(crate::admin::message_json(&stored)).into_response()
         }

@@ -146,7 +146,7 @@ pub struct Progress {
     pub started_at: Option<Timestamp>,
     /// The last backoff delay, which decorrelated jitter builds on.
     pub previous_delay: Option<Duration>,
-    /// Whether fresh credentials were fetched for this chain of attempts and have not been seen to work since.
+    /// Whether fresh credentials were fetched for this message on this route: they are, once.
     pub reauthenticated: bool,
     /// How many routes a fallback has led it through.
     pub hops: u8,

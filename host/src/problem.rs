@@ -45,6 +45,8 @@ pub enum Kind {
     StoreUnavailable,
     /// The host is shutting down.
     ShuttingDown,
+    /// The host itself failed.
+    Internal,
     /// The destination gave no usable answer.
     BadGateway,
     /// The destination gave no answer in time.
@@ -77,6 +79,7 @@ impl Kind {
                 ("store-unavailable", StatusCode::SERVICE_UNAVAILABLE, "The message cannot be stored just now")
             }
             Self::ShuttingDown => ("shutting-down", StatusCode::SERVICE_UNAVAILABLE, "The host is shutting down"),
+            Self::Internal => ("internal", StatusCode::INTERNAL_SERVER_ERROR, "The host failed"),
             Self::BadGateway => ("no-answer", StatusCode::BAD_GATEWAY, "The destination gave no usable answer"),
             Self::GatewayTimeout => {
                 ("no-answer-in-time", StatusCode::GATEWAY_TIMEOUT, "The destination gave no answer in time")
@@ -106,11 +109,6 @@ impl Problem {
     pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.members.push((name, value.into()));
         self
-    }
-
-    /// Which kind it is.
-    pub const fn kind(&self) -> Kind {
-        self.kind
     }
 
     /// The HTTP answer, for the request at `instance` (its path).

@@ -150,7 +150,8 @@ impl Queue {
         key: Option<KeyClaim>,
     ) -> Result<Offered, StoreError> {
         let Some(lane) = self.lanes.get(&message.route) else { return Ok(Offered::Saturated) };
-        let offered = self.accept(lane, Acceptance { message, entry: Entry::Queued { due }, attempts, key, hold }).await?;
+        let offered =
+            self.accept(lane, Acceptance { message, entry: Entry::Queued { due }, attempts, key, hold }).await?;
         if offered == Offered::Accepted {
             self.expect(lane, due);
         }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::Serialize;
 use tokio::sync::broadcast;
 
-use crate::attempt::Made;
+use crate::attempt::{Course, Made};
 use crate::message::{AttemptRecord, Message, MessageId, RouteName, State, Transition};
 
 /// Events kept for an onlooker that lags; older ones are lost to it.
@@ -101,7 +101,7 @@ impl Watch {
             let add = |counter: &AtomicU64, happened: bool| {
                 counter.fetch_add(u64::from(happened), Ordering::Relaxed);
             };
-            add(&counts.attempts, made.outcome.is_some());
+            add(&counts.attempts, matches!(made.course, Course::Attempted(_)));
             add(&counts.retries, matches!(made.transition, Transition::Retry { .. }));
             add(&counts.rerouted, matches!(made.transition, Transition::Rerouted(_)));
             add(&counts.policy_failures, made.record.provenance.failure.is_some());

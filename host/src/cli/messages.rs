@@ -38,7 +38,7 @@ pub(super) struct List {
     #[arg(long)]
     pub(super) reason: Option<String>,
     /// At most so many.
-    #[arg(long, default_value_t = 50)]
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
     limit: u32,
     /// Older than this message: the last id of the page before.
     #[arg(long, value_name = "ID")]

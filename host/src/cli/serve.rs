@@ -37,8 +37,8 @@ impl Serve {
         tracing::info!(grace = ?config.shutdown_grace, "stopping: a second signal exits at once");
         let stopped = tokio::select! {
             stopped = engine.stop() => stopped,
-            _ = terminate.recv() => return Ok(at_once()),
-            _ = interrupt.recv() => return Ok(at_once()),
+            _ = terminate.recv() => at_once(),
+            _ = interrupt.recv() => at_once(),
         };
         tracing::info!(
             unfinished = stopped.unfinished,
@@ -49,7 +49,7 @@ impl Serve {
     }
 }
 
-fn at_once() -> ExitCode {
-    tracing::warn!("exiting at once; what was in flight is repeated at the next start");
-    ExitCode::from(130)
+/// Waits for nothing, not even for the log to be read: what was in flight is repeated at the next start.
+fn at_once() -> ! {
+    std::process::exit(130)
 }

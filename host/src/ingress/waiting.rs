@@ -4,19 +4,25 @@
 //! fallback or a failure is stored, to be found and analysed; what may still succeed is stored and left to the queue,
 //! where the route allows that.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::response::Response;
+use futures_util::FutureExt as _;
 use http_body_util::BodyExt;
 
 use super::{ATTEMPTS, Ingress, MESSAGE_ID, STATE, accepted, insert_text, lane_saturated, plain, unavailable};
-use crate::attempt::{Made, Terms};
+use crate::attempt::{Course, Made, Terms};
 use crate::clock::Timestamp;
 use crate::config::Route;
 use crate::message::{Answer, AttemptRecord, Fault, Message, Outcome, State, Transition};
 use crate::problem::{Kind, Problem};
-use crate::queue::Offered;
-use crate::store::{Acceptance, Entry, Hold, KeyClaim, Then};
+use crate::queue::{Offered, Permit};
+use crate::store::{Acceptance, Entry, Hold, KeyClaim};
+
+/// The pauses between tries to close an idempotency key, at first and at most.
+const CLOSE_AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 /// One waiting caller.
 pub(super) struct Waiting {
@@ -29,12 +35,14 @@ pub(super) struct Waiting {
     attempts_at_most: Option<u32>,
     journal: Vec<AttemptRecord>,
     hold: Option<Hold>,
+    /// What the last attempt on the present route came to.
+    last: Option<Outcome>,
     left_to_queue: bool,
 }
 
 /// What is done next.
 enum Next {
-    Attempt(tokio::sync::OwnedSemaphorePermit),
+    Attempt(Permit),
     LeaveToQueue(Timestamp),
     GiveUp(String),
 }
@@ -49,36 +57,61 @@ impl Waiting {
         attempts_at_most: Option<u32>,
     ) -> Self {
         let ingress = Arc::clone(ingress);
-        let (journal, hold) = (Vec::new(), None);
-        Self { ingress, message, route, key, deadline, attempts_at_most, journal, hold, left_to_queue: false }
+        let (journal, hold, last) = (Vec::new(), None, None);
+        Self { ingress, message, route, key, deadline, attempts_at_most, journal, hold, last, left_to_queue: false }
     }
 
-    /// Waits for the end, and answers the caller.
+    /// Waits for the end, and answers the caller. A key that was opened for the request is closed whatever happens.
     pub(super) async fn run(mut self) -> Result<Response, Problem> {
-        let answered = self.answer().await;
+        let answered = AssertUnwindSafe(self.answer()).catch_unwind().await.unwrap_or_else(|_| {
+            tracing::error!(message_id = %self.message.id, route = %self.route.name, "the host failed in serving a request");
+            Err(Problem::new(Kind::Internal, "the host failed; its log says more"))
+        });
         let Some(key) = self.key.take() else { return answered };
         // A stored message keeps the key itself; a refusal gives it back; any other answer is given again.
-        let (answer, response) = match answered {
-            Ok(response) if self.left_to_queue => return Ok(response),
+        match answered {
+            Ok(response) if self.left_to_queue => Ok(response),
             Ok(response) => {
                 let (parts, body) = response.into_parts();
                 let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
                 let answer = Answer { status: parts.status, headers: parts.headers, body };
-                (Some(answer.clone()), Ok(plain(answer)))
+                self.close(key, Some(answer.clone())).await;
+                Ok(plain(answer, &self.message.request.method))
             }
-            Err(problem) => (None, Err(problem)),
-        };
-        if let Err(error) = self.ingress.store.close_key(key.route, key.key, answer).await {
-            tracing::error!(message_id = %self.message.id, error = &error as &dyn std::error::Error, "could not write down the answer under its idempotency key");
+            Err(problem) => {
+                self.close(key, None).await;
+                Err(problem)
+            }
         }
-        response
+    }
+
+    /// Closes the key. If the store cannot do it now, it is tried again without keeping the caller waiting: a key left
+    /// open would refuse every repeat.
+    async fn close(&self, key: KeyClaim, answer: Option<Answer>) {
+        let (ingress, id) = (Arc::clone(&self.ingress), self.message.id);
+        let close = async move || ingress.store.close_key(key.route.clone(), key.key.clone(), answer.clone()).await;
+        let Err(error) = close().await else { return };
+        tracing::error!(message_id = %id, error = &error as &dyn std::error::Error, "could not close an idempotency key; trying again");
+        let ingress = Arc::clone(&self.ingress);
+        self.ingress.chains.spawn(async move {
+            let mut wait = CLOSE_AGAIN.0;
+            while ingress.stop.run_until_cancelled(ingress.clock.sleep(wait)).await.is_some() {
+                if close().await.is_ok() {
+                    return;
+                }
+                wait = (wait * 2).min(CLOSE_AGAIN.1);
+            }
+        });
     }
 
     async fn answer(&mut self) -> Result<Response, Problem> {
         loop {
             let made = match self.next().await {
                 Next::LeaveToQueue(due) => return self.leave_to_queue(due).await,
-                Next::GiveUp(reason) => self.ingress.attempts.give_up_waiting(&self.message, &self.route, reason),
+                Next::GiveUp(reason) => {
+                    let last = self.last.as_ref();
+                    self.ingress.attempts.give_up_waiting(&self.message, &self.route, last, reason)
+                }
                 Next::Attempt(permit) => {
                     let terms = Terms {
                         deadline: Some(self.deadline),
@@ -90,24 +123,39 @@ impl Waiting {
                     made
                 }
             };
-            self.journal.push(made.record.clone());
-            self.message.progress = made.progress;
-            self.hold = made.hold.clone().or(self.hold.take());
-            match &made.transition {
+            let Made { record, transition, progress, hold, course, .. } = made;
+            let reason = record.reason.clone();
+            self.journal.push(record);
+            self.message.progress = progress;
+            self.hold = hold.or(self.hold.take());
+            let refused = matches!(course, Course::Refused);
+            if let Course::Attempted(outcome) = course {
+                self.last = Some(outcome);
+            }
+            match transition {
                 Transition::Retry { due, .. } => {
-                    let enough = self.attempts_at_most.is_some_and(|most| self.attempts_made() >= most);
-                    if enough || *due >= self.deadline || !self.sleep_until(*due).await {
-                        return self.leave_to_queue(*due).await;
+                    if let Some(most) = self.attempts_at_most {
+                        let enough = self.attempts_made() >= most || due >= self.deadline;
+                        if enough || !self.sleep_until(due).await {
+                            return self.leave_to_queue(due).await;
+                        }
+                    } else {
+                        self.sleep_until(due).await;
                     }
                 }
-                Transition::Rerouted(next) => match self.ingress.routes.get(next) {
-                    Some(route) => {
+                Transition::Rerouted(next) => {
+                    if let Some(route) = self.ingress.routes.get(&next) {
                         self.route = Arc::clone(route);
-                        self.message.route = next.clone();
                     }
-                    None => return self.end(made).await,
-                },
-                _ => return self.end(made).await,
+                    self.message.route = next;
+                    self.last = None;
+                }
+                Transition::Delivered => return self.end(State::Delivered, reason, None, refused).await,
+                Transition::Answered(answer) => return self.end(State::Answered, reason, Some(answer), refused).await,
+                Transition::Dropped => return self.end(State::Dropped, reason, None, refused).await,
+                Transition::DeadLetter | Transition::Exhausted(_) => {
+                    return self.end(State::Dead, reason, None, refused).await;
+                }
             }
         }
     }
@@ -125,19 +173,26 @@ impl Waiting {
         let Some(lane) = self.ingress.queue.lane(&self.route.name) else {
             return Next::GiveUp("the route is gone".to_owned());
         };
+        let mut permit = None;
         loop {
             let now = self.ingress.clock.now();
             if now >= self.deadline {
                 return give_up(now, "the caller's deadline has passed".to_owned());
             }
             if let Some(until) = self.ingress.holds.held_until(&lane.destination, now) {
+                // Nobody waits on a held destination with a permit in hand.
+                drop(permit.take());
                 if until >= self.deadline || !self.sleep_until(until).await {
                     return give_up(until, format!("destination held until {until}, beyond the caller's deadline"));
                 }
                 continue;
             }
+            // A hold may have come while this one waited for its turn: it is looked for again with the permit in hand.
+            if let Some(permit) = permit {
+                return Next::Attempt(permit);
+            }
             tokio::select! {
-                permit = lane.permit() => if let Some(permit) = permit { return Next::Attempt(permit) },
+                turn = lane.permit() => permit = turn,
                 () = self.ingress.clock.sleep_until(self.deadline) => {
                     return give_up(self.deadline, "no attempt could begin: the route's concurrency is used up".to_owned());
                 }
@@ -171,28 +226,38 @@ impl Waiting {
         }
     }
 
-    /// The message has ended: stores it unless it went well, and answers the caller.
-    async fn end(&mut self, made: Made) -> Result<Response, Problem> {
-        let now = self.ingress.clock.now();
-        let Then::End { state, reason, at } = made.then(&self.message, now) else {
-            return Err(Problem::new(Kind::BadGateway, "the message did not end"));
-        };
-        self.ingress.watch.ended(&self.message, state);
-        // A request that was never attempted and is refused with a 503 was not accepted: nothing is to be kept.
-        let refused = state == State::Dead && self.attempts_made() == 0 && made.is_unattempted_give_up();
-        if state != State::Delivered && !refused {
-            let acceptance = Acceptance {
-                message: self.message.clone(),
-                entry: Entry::Ended { state, reason, at },
-                attempts: std::mem::take(&mut self.journal),
-                key: None,
-                hold: self.hold.take(),
-            };
-            if let Err(error) = self.ingress.store.accept(acceptance).await {
-                tracing::error!(message_id = %self.message.id, route = %self.route.name, %state, error = &error as &dyn std::error::Error, "could not store a failed request for analysis; its caller is answered all the same");
+    /// The message has ended: stores it unless it went well, and answers the caller with the fallback, or with what
+    /// its last attempt came to. `refused` says that its policy refused it before its first.
+    async fn end(
+        &mut self,
+        state: State,
+        reason: String,
+        fallback: Option<Answer>,
+        refused: bool,
+    ) -> Result<Response, Problem> {
+        if state == State::Dead && !refused && self.last.is_none() {
+            // A request that was never attempted and is answered 503 was not accepted: nothing is to be kept of it.
+            if self.attempts_made() > 0 {
+                self.store_for_analysis(state, &reason).await;
             }
+            return Err(self.not_attempted(reason));
         }
-        let mut response = self.caller_answer(made, refused)?;
+        self.ingress.watch.ended(&self.message, state);
+        if state != State::Delivered {
+            self.store_for_analysis(state, &reason).await;
+        }
+        let method = &self.message.request.method;
+        let mut response = match (fallback, self.last.take()) {
+            (Some(answer), _) => plain(answer, method),
+            (None, Some(Outcome::Response(answer))) => {
+                plain(Answer { status: answer.status, headers: answer.headers, body: answer.body }, method)
+            }
+            (None, Some(Outcome::Silence(silence))) if silence.fault == Fault::Timeout => {
+                self.problem(Kind::GatewayTimeout, reason)
+            }
+            (None, Some(Outcome::Silence(_))) => self.problem(Kind::BadGateway, reason),
+            (None, None) => self.problem(Kind::Refused, reason),
+        };
         let headers = response.headers_mut();
         insert_text(headers, MESSAGE_ID, &self.message.id.to_string());
         insert_text(headers, STATE, state.as_str());
@@ -200,31 +265,37 @@ impl Waiting {
         Ok(response)
     }
 
-    fn caller_answer(&self, made: Made, refused: bool) -> Result<Response, Problem> {
-        if let Transition::Answered(answer) = made.transition {
-            return Ok(plain(answer));
+    fn problem(&self, kind: Kind, reason: String) -> Response {
+        let instance = format!("/r/{}", self.route.name);
+        Problem::new(kind, reason).with("message", self.message.id.to_string()).answer(&instance)
+    }
+
+    fn not_attempted(&self, reason: String) -> Problem {
+        let now = self.ingress.clock.now();
+        let lane = self.ingress.queue.lane(&self.route.name);
+        let held_until = lane.and_then(|lane| self.ingress.holds.held_until(&lane.destination, now));
+        match held_until {
+            Some(until) => Problem::new(Kind::DestinationHeld, reason).retry_after(until.since(now)),
+            None => Problem::new(Kind::Saturated, reason).retry_after(super::COME_AGAIN),
         }
-        let reason = made.record.reason;
-        let problem = match made.outcome {
-            Some(Outcome::Response(response)) => {
-                return Ok(plain(Answer { status: response.status, headers: response.headers, body: response.body }));
-            }
-            Some(Outcome::Silence(silence)) if silence.fault == Fault::Timeout => {
-                Problem::new(Kind::GatewayTimeout, reason)
-            }
-            Some(Outcome::Silence(_)) => Problem::new(Kind::BadGateway, reason),
-            None if refused => {
-                let until = self
-                    .ingress
-                    .queue
-                    .lane(&self.route.name)
-                    .and_then(|lane| self.ingress.holds.held_until(&lane.destination, self.ingress.clock.now()));
-                let wait = until.map_or(super::COME_AGAIN, |until| until.since(self.ingress.clock.now()));
-                let kind = if until.is_some() { Kind::DestinationHeld } else { Kind::Saturated };
-                return Err(Problem::new(kind, reason).retry_after(wait));
-            }
-            None => Problem::new(Kind::Refused, reason),
+    }
+
+    async fn store_for_analysis(&mut self, state: State, reason: &str) {
+        let acceptance = Acceptance {
+            message: self.message.clone(),
+            entry: Entry::Ended { state, reason: reason.to_owned(), at: self.ingress.clock.now() },
+            attempts: std::mem::take(&mut self.journal),
+            key: None,
+            hold: self.hold.take(),
         };
-        Ok(problem.with("message", self.message.id.to_string()).answer(&format!("/r/{}", self.route.name)))
+        if let Err(error) = self.ingress.store.accept(acceptance).await {
+            tracing::error!(
+                message_id = %self.message.id,
+                route = %self.route.name,
+                %state,
+                error = &error as &dyn std::error::Error,
+                "could not store a failed request for analysis; its caller is answered all the same"
+            );
+        }
     }
 }

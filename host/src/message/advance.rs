@@ -17,7 +17,8 @@ pub const MAX_HOPS: u8 = 4;
 pub struct Envelope {
     /// Attempts in all; 1 means one delivery and no retry.
     pub max_attempts: u32,
-    /// Time from the first attempt's start after which no attempt begins.
+    /// Time from the first attempt's start after which no attempt is due. One that was due before and had to wait (for
+    /// a hold, for its turn, for the host to be up) is still made.
     pub max_elapsed: Duration,
     /// The first delay of the backoff, and the least that a policy may ask for.
     pub min_delay: Duration,
@@ -108,7 +109,7 @@ pub enum Clamp {
     MalformedRetryAfter,
     /// 410 Gone is never retried (RFC 9110 §15.5.11).
     GoneIsFinal,
-    /// Fresh credentials were fetched already, or cannot be: an ordinary retry instead.
+    /// Fresh credentials were fetched for this message already, or cannot be: an ordinary retry instead.
     NoFreshCredentials,
     /// A retry was proposed after the last attempt.
     OutOfAttempts,
@@ -116,8 +117,8 @@ pub enum Clamp {
     OutOfTime,
     /// A fallback to a further route was refused: [`MAX_HOPS`] were taken.
     TooManyHops,
-    /// A fallback to a route that does not exist was refused.
-    UnknownFallbackRoute,
+    /// A fallback to a route that does not exist, or to the one the message is on, was refused.
+    UnusableFallbackRoute,
 }
 
 impl fmt::Display for Clamp {
@@ -137,7 +138,7 @@ impl fmt::Display for Clamp {
             Self::OutOfAttempts => f.write_str("max_attempts reached"),
             Self::OutOfTime => f.write_str("max_elapsed or deadline reached"),
             Self::TooManyHops => f.write_str("too many fallback routes"),
-            Self::UnknownFallbackRoute => f.write_str("the fallback route does not exist"),
+            Self::UnusableFallbackRoute => f.write_str("the fallback route does not exist, or is this one"),
         }
     }
 }
@@ -172,15 +173,11 @@ pub fn advance(
     chance: Chance,
 ) -> Step {
     let mut step = Step { transition: Transition::Delivered, progress: *progress, hold: None, clamped: Vec::new() };
-    if decision.verdict != Verdict::Reauthenticate {
-        step.progress.reauthenticated = false;
-    }
     step.transition = match &decision.verdict {
         Verdict::Accept => Transition::Delivered,
         Verdict::Drop => Transition::Dropped,
         Verdict::DeadLetter => Transition::DeadLetter,
-        Verdict::FallBack(Some(fallback)) => fall_back(fallback.clone(), &mut step),
-        Verdict::FallBack(None) => Transition::Exhausted(Exhaustion::PolicyStopped),
+        Verdict::FallBack(_) => Transition::Exhausted(Exhaustion::PolicyStopped),
         Verdict::Retry { .. } | Verdict::Reauthenticate if is_gone(outcome) => {
             step.clamped.push(Clamp::GoneIsFinal);
             Transition::DeadLetter
@@ -192,38 +189,41 @@ pub fn advance(
         }
         Verdict::Reauthenticate => {
             step.progress.reauthenticated = true;
-            within_limits(now, Duration::ZERO, true, envelope, &mut step)
+            let delay = demanded_delay(outcome, envelope, now, &mut step).unwrap_or(Duration::ZERO);
+            within_limits(now, delay, true, envelope, &mut step)
         }
     };
     step
 }
 
-/// Says what follows once no further attempt is allowed: the policy's fallback, else the route's, else a dead letter.
-pub fn conclude(progress: &Progress, policy: Option<Fallback>, route: Option<&Fallback>) -> Step {
+/// Says what follows once no further attempt is allowed: the first of `fallbacks` that can be taken, else a dead
+/// letter. They are the policy's and then the route's own; `can_take` says whether a route may be gone on to.
+pub fn conclude(
+    progress: &Progress,
+    fallbacks: impl IntoIterator<Item = Fallback>,
+    can_take: impl Fn(&RouteName) -> bool,
+) -> Step {
     let mut step = Step { transition: Transition::DeadLetter, progress: *progress, hold: None, clamped: Vec::new() };
-    if let Some(fallback) = policy.or_else(|| route.cloned()) {
-        step.transition = fall_back(fallback, &mut step);
+    for fallback in fallbacks {
+        match fallback {
+            Fallback::Answer(answer) => {
+                step.transition = Transition::Answered(answer);
+                return step;
+            }
+            Fallback::Route(_) if progress.hops >= MAX_HOPS => step.clamped.push(Clamp::TooManyHops),
+            Fallback::Route(route) if !can_take(&route) => step.clamped.push(Clamp::UnusableFallbackRoute),
+            Fallback::Route(route) => {
+                step.progress = Progress { journal: progress.journal, hops: progress.hops + 1, ..Progress::default() };
+                step.transition = Transition::Rerouted(route);
+                return step;
+            }
+        }
     }
     step
 }
 
 fn is_gone(outcome: &Outcome) -> bool {
     matches!(outcome, Outcome::Response(response) if response.status == StatusCode::GONE)
-}
-
-fn fall_back(fallback: Fallback, step: &mut Step) -> Transition {
-    match fallback {
-        Fallback::Answer(answer) => Transition::Answered(answer),
-        Fallback::Route(_) if step.progress.hops >= MAX_HOPS => {
-            step.clamped.push(Clamp::TooManyHops);
-            Transition::DeadLetter
-        }
-        Fallback::Route(route) => {
-            step.progress =
-                Progress { journal: step.progress.journal, hops: step.progress.hops + 1, ..Progress::default() };
-            Transition::Rerouted(route)
-        }
-    }
 }
 
 fn retry(

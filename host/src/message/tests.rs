@@ -157,35 +157,39 @@ fn fresh_credentials_are_fetched_once_and_then_it_is_an_ordinary_failure() {
     assert!(matches!(third.transition, Transition::Retry { reauthenticate: false, .. }), "{third:?}");
 }
 
+/// Silence or a failure in between does not make it another chain: a vendor that alternates gets one fresh token.
 #[test]
-fn credentials_that_worked_may_expire_again() {
+fn fresh_credentials_are_fetched_once_whatever_comes_between() {
     let first = step(after_attempt(1), &answer(401, &[]), &decide(Verdict::Reauthenticate));
-    let worked = Progress { attempts: 2, ..first.progress };
-    let second = step(worked, &answer(503, &[]), &retry(None, Scope::Standard));
+    let between = Progress { attempts: 2, ..first.progress };
+    let second = step(between, &answer(503, &[]), &retry(None, Scope::Standard));
     let third = step(Progress { attempts: 3, ..second.progress }, &answer(401, &[]), &decide(Verdict::Reauthenticate));
-    assert!(matches!(third.transition, Transition::Retry { reauthenticate: true, .. }), "{third:?}");
+    assert!(matches!(third.transition, Transition::Retry { reauthenticate: false, .. }), "{third:?}");
+}
+
+fn to(route: &str) -> Fallback {
+    Fallback::Route(RouteName::new(route).unwrap())
 }
 
 #[test]
-fn an_exhausted_message_takes_the_policy_s_fallback_then_the_route_s_then_is_a_dead_letter() {
-    let vendor = |name| Fallback::Route(RouteName::new(name).unwrap());
-    let progress = after_attempt(5);
-    let second = conclude(&progress, Some(vendor("second")), Some(&vendor("third")));
-    assert_eq!(second.transition, Transition::Rerouted(RouteName::new("second").unwrap()));
-    assert_eq!(
-        conclude(&progress, None, Some(&vendor("third"))).transition,
-        Transition::Rerouted(RouteName::new("third").unwrap())
-    );
-    assert_eq!(conclude(&progress, None, None).transition, Transition::DeadLetter);
+fn an_exhausted_message_takes_the_first_fallback_that_can_be_taken() {
+    let concluded = |fallbacks: &[&str]| {
+        let known = |route: &RouteName| route.as_str() != "unknown";
+        conclude(&after_attempt(5), fallbacks.iter().map(|route| to(route)), known)
+    };
+    let rerouted = |route| Transition::Rerouted(RouteName::new(route).unwrap());
+    assert_eq!(concluded(&["second", "third"]).transition, rerouted("second"), "the policy's before the route's");
+    assert_eq!(concluded(&["unknown", "third"]).transition, rerouted("third"));
+    assert_eq!(concluded(&["unknown", "third"]).clamped, [Clamp::UnusableFallbackRoute]);
+    assert_eq!(concluded(&[]).transition, Transition::DeadLetter);
 }
 
 #[test]
 fn a_circle_of_fallback_routes_ends() {
-    let round = Fallback::Route(RouteName::new("round").unwrap());
     let mut progress = after_attempt(5);
     let mut hops = 0;
     loop {
-        let step = conclude(&progress, None, Some(&round));
+        let step = conclude(&progress, [to("round")], |_| true);
         progress = step.progress;
         if step.transition == Transition::DeadLetter {
             assert_eq!(step.clamped, [Clamp::TooManyHops]);
@@ -254,9 +258,13 @@ proptest! {
             prop_assert!(attempts_on_route <= max_attempts);
             prop_assert!(now.since(started_at) <= envelope.max_elapsed);
             now = now.after(Duration::from_millis(took));
-            let mut step = advance(&progress, &outcome, &decide(verdict), &envelope, now, Chance::new(chance));
+            let mut step = advance(&progress, &outcome, &decide(verdict.clone()), &envelope, now, Chance::new(chance));
             if let Transition::Exhausted(_) = step.transition {
-                step = conclude(&step.progress, None, None);
+                let policy = match verdict {
+                    Verdict::FallBack(fallback) => fallback,
+                    _ => None,
+                };
+                step = conclude(&step.progress, policy, |_| true);
             }
             progress = step.progress;
             match step.transition {

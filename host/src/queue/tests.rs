@@ -20,6 +20,7 @@ use crate::store::memory::MemoryStore;
 enum Act {
     Answer(u16),
     RetryAfter(u16, u64),
+    Slow(Duration),
     Silent,
 }
 
@@ -40,6 +41,10 @@ impl Transport for Vendor {
             None => (200, None),
             Some(Act::Answer(status)) => (status, None),
             Some(Act::RetryAfter(status, seconds)) => (status, Some(seconds)),
+            Some(Act::Slow(length)) => {
+                self.clock.sleep(length).await;
+                (200, None)
+            }
             Some(Act::Silent) => std::future::pending().await,
         };
         let headers = retry_after.map(|seconds| (http::header::RETRY_AFTER, HeaderValue::from(seconds)));
@@ -131,13 +136,8 @@ impl Bench {
             Arc::clone(&seam),
         );
         let tally = store.tally().await.unwrap();
-        let open = |name: &RouteName| {
-            tally.iter().filter(|((of, state), _)| of == name.as_str() && !state.is_terminal()).map(|(_, n)| n).sum()
-        };
-        let lanes =
-            routes.iter().map(|route| (route.name.clone(), Arc::new(Lane::new(Arc::clone(route), open(&route.name)))));
         let queue = Arc::new(Queue::new(
-            lanes.collect(),
+            lanes(&routes, &tally),
             Arc::clone(&store) as Arc<dyn Store>,
             Arc::new(attempts),
             Arc::clone(&holds),
@@ -312,4 +312,50 @@ async fn a_lease_is_prolonged_while_its_attempt_lasts() {
     bench.clock.pass(LEASE * 5).await;
     assert_eq!(bench.store.state(id), Some(State::InFlight));
     assert_eq!(bench.seen("a").len(), 1, "nobody took it over");
+}
+
+#[tokio::test]
+async fn a_retry_is_made_when_it_is_due_on_a_lane_that_was_at_its_concurrency() {
+    let bench = Bench::with(vec![route("a", |route| route.concurrency = 1)]).await;
+    let second = Duration::from_secs(1);
+    bench.script("a", [Act::Answer(503), Act::Slow(second / 2), Act::Slow(second / 4)]);
+    let retried = bench.accept("a").await;
+    let (slow, last) = (bench.accept("a").await, bench.accept("a").await);
+    for id in [retried, slow, last] {
+        bench.until(id, State::Delivered).await;
+    }
+    let again = bench.seen("a")[3];
+    assert!((1.0..1.01).contains(&again), "due after a second, made after {again} s");
+}
+
+#[tokio::test]
+async fn the_queue_has_its_turn_among_callers_that_wait_for_a_permit() {
+    let bench = Bench::with(vec![route("a", |route| route.concurrency = 1)]).await;
+    bench.script("a", [Act::Answer(503)]);
+    let id = bench.accept("a").await;
+    bench.clock.until("the first attempt", || bench.store.state(id) == Some(State::Queued)).await;
+    // Callers without end: there is always one in line, and a permit is never free.
+    for _ in 0..3 {
+        let (lane, clock) =
+            (Arc::clone(bench.queue.lane(&RouteName::new("a").unwrap()).unwrap()), Arc::clone(&bench.clock));
+        bench.tasks.spawn(async move {
+            while let Some(permit) = lane.permit().await {
+                clock.sleep(Duration::from_millis(100)).await;
+                drop(permit);
+            }
+        });
+    }
+    bench.until(id, State::Delivered).await;
+    let again = bench.seen("a")[1];
+    assert!(again < 2.0, "due after a second, made after {again} s");
+}
+
+#[tokio::test]
+async fn the_last_attempt_of_a_message_holds_its_destination_too() {
+    let bench = Bench::with(vec![route("a", |route| route.envelope.max_attempts = 1)]).await;
+    bench.script("a", [Act::RetryAfter(429, 30)]);
+    let id = bench.accept("a").await;
+    bench.until(id, State::Dead).await;
+    let held = bench.holds.held_until("http://a.test", bench.clock.now());
+    assert!(held.is_some_and(|until| until.since(START) >= Duration::from_secs(30)), "{held:?}");
 }
