@@ -102,3 +102,11 @@ async fn carriage_a_failure_without_fallback_reaches_the_caller_as_it_is() {
     assert_eq!((answer.status, answer.text().as_str()), (422, "no such account"));
     assert_eq!(answer.header("backstop-state"), "dead");
 }
+
+#[tokio::test]
+async fn carriage_an_answer_to_head_says_the_length_it_would_have() {
+    let vendor = Vendor::answering([ok().body("x".repeat(1234))]).await;
+    let host = route(&vendor, "sync").await;
+    let answer = host.raw("HEAD /r/api HTTP/1.1\r\nHost: caller.example\r\nConnection: close\r\n\r\n").await;
+    assert!(answer.to_lowercase().contains("content-length: 1234"), "{answer}");
+}

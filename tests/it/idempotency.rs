@@ -1,7 +1,9 @@
 //! `Idempotency-Key` on ingress, as in the IETF's draft: the same request again gets the same answer again.
 
 use backstop_tests::host::{Answer, answer_to};
-use backstop_tests::{Gate, Host, Vendor, ok};
+use std::time::Duration;
+
+use backstop_tests::{Gate, Host, Vendor, eventually, ok};
 use reqwest::Method;
 
 async fn host(vendor: &Vendor) -> Host {
@@ -96,4 +98,31 @@ async fn idempotency_keys_outlive_a_restart() {
     host.restart().await;
     let again = post(&host, "/r/queued", "k-1", "one").await;
     assert_eq!(first.json()["id"], again.json()["id"]);
+}
+
+/// What the host began with the store it brings to its end, whether or not anybody waits for it.
+#[tokio::test]
+async fn idempotency_a_caller_that_hangs_up_leaves_no_key_in_flight_and_no_message_behind() {
+    let vendor = Vendor::answering([ok()]).await;
+    let host = host(&vendor).await;
+    for route in ["queued", "waited-for"] {
+        for n in 0..60_u64 {
+            let key = format!("{route}-{n}");
+            let request = host.request(Method::POST, &format!("/r/{route}")).header("idempotency-key", key).body("one");
+            // Gone somewhere between the request and its answer: now here, now there.
+            let _ = request.timeout(Duration::from_micros(300 * n)).send().await;
+        }
+        for n in 0..60 {
+            eventually("the key is free, or its answer is given again", async || {
+                let again = post(&host, &format!("/r/{route}"), &format!("{route}-{n}"), "one").await;
+                (again.status != 409).then(|| assert!([200, 202].contains(&again.status), "{again:?}"))
+            })
+            .await;
+        }
+    }
+    eventually("nothing waits any more", async || {
+        let routes = host.admin("/v1/routes").await;
+        routes["routes"].as_array()?.iter().all(|route| route["open"] == 0).then_some(())
+    })
+    .await;
 }

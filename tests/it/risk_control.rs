@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use backstop_tests::{Host, Reply, Vendor, black_hole, eventually, json, nothing, ok};
+use backstop_tests::{Host, Reply, Vendor, black_hole, eventually, json, nothing, ok, status};
 use serde_json::json;
 
 const INTERVAL: Duration = Duration::from_millis(60);
@@ -154,4 +154,25 @@ async fn risk_control_the_error_rate_alarm_fires_once_and_clears_once() {
     assert_eq!(events, ["alarm.fired", "alarm.cleared"]);
     let alarms = [host.log_lines("alarm: ").len(), host.log_lines("alarm cleared: ").len()];
     assert_eq!(alarms, [1, 1], "said once each");
+}
+
+/// A caller that waits for an answer gets one: never a 202 for something that would then be delivered behind its back.
+#[tokio::test]
+async fn risk_control_a_waiting_caller_is_never_told_that_its_request_was_queued() {
+    let vendor = Vendor::answering([status(503)]).await;
+    let host = Host::start(&format!(
+        "
+        check:
+          destination: {vendor}
+          mode: sync
+          deadline: 60ms
+          retry: {{ max_attempts: 50, min_delay: 1ms, max_delay: 60ms, jitter: full }}
+        "
+    ))
+    .await;
+    for _ in 0..100 {
+        let answer = host.post("/r/check", "one").await;
+        assert!([503, 504].contains(&answer.status), "its own last answer, or none in time: {answer:?}");
+    }
+    assert!(host.messages("queued").await.is_empty());
 }
