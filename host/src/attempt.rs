@@ -109,7 +109,7 @@ impl Attempts {
         let judge = self.catalog.judge(&route.name);
         let made = match self.admit(message, &judge) {
             Ok(admitted) => self.attempt(message, route, &judge, terms, admitted).await,
-            Err(refused) => refused,
+            Err(refused) => *refused,
         };
         self.note(message, route, &made);
         made
@@ -139,7 +139,7 @@ impl Attempts {
     }
 
     /// Asks, before the first attempt, whether the message should be sent at all; answers what asking came to.
-    fn admit(&self, message: &Message, judge: &Judge) -> Result<Provenance, Made> {
+    fn admit(&self, message: &Message, judge: &Judge) -> Result<Provenance, Box<Made>> {
         if message.progress.attempts > 0 {
             return Ok(Provenance::default());
         }
@@ -150,7 +150,7 @@ impl Attempts {
             Admission::DeadLetter(reason) => (Transition::DeadLetter, VerdictKind::DeadLetter, reason),
         };
         let step = Step { transition, progress: message.progress, hold: None, clamped: Vec::new() };
-        Err(self.unattempted(message, Course::Refused, verdict, reason, step, asked.provenance))
+        Err(Box::new(self.unattempted(message, Course::Refused, verdict, reason, step, asked.provenance)))
     }
 
     fn unattempted(
