@@ -99,8 +99,11 @@ fn refusal(token: Option<&Secret>, headers: &HeaderMap) -> Option<&'static str> 
 }
 
 /// Whether a `Host` field names the loopback interface.
-fn names_loopback(host: &str) -> bool {
+pub(crate) fn names_loopback(host: &str) -> bool {
     let Ok(authority) = host.parse::<http::uri::Authority>() else { return false };
+    if host.contains('@') {
+        return false;
+    }
     let name = authority.host().trim_start_matches('[').trim_end_matches(']');
     name == "localhost" || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
@@ -286,7 +289,9 @@ mod tests {
         for host in ["localhost:8081", "127.0.0.1", "127.9.9.9:1", "[::1]:8081"] {
             assert!(names_loopback(host), "{host}");
         }
-        for host in ["", "evil.example", "127.0.0.1.evil.example", "localhost.evil.example:8081", "10.0.0.1"] {
+        for host in
+            ["", "evil.example", "127.0.0.1.evil.example", "localhost.evil.example:8081", "evil@localhost", "10.0.0.1"]
+        {
             assert!(!names_loopback(host), "{host}");
         }
     }

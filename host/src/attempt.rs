@@ -107,12 +107,29 @@ impl Attempts {
     /// Makes one attempt of `message` on its route.
     pub async fn make(&self, message: &Message, route: &Arc<Route>, terms: Terms) -> Made {
         let judge = self.catalog.judge(&route.name);
+        if let Some(late) = self.too_late(message, route) {
+            self.note(message, route, &late);
+            return late;
+        }
         let made = match self.admit(message, &judge) {
             Ok(admitted) => self.attempt(message, route, &judge, terms, admitted).await,
             Err(refused) => *refused,
         };
         self.note(message, route, &made);
         made
+    }
+
+    /// Ends a message that had to wait beyond `max_elapsed` for its next attempt (for a hold, for its turn, for the
+    /// host to be up), since none may begin then. What the last attempt came to is not at hand any more, so the policy
+    /// is not asked for a fallback. A message that was never attempted always is, once.
+    fn too_late(&self, message: &Message, route: &Route) -> Option<Made> {
+        let elapsed = self.clock.now().since(message.progress.started_at?);
+        if elapsed <= route.envelope.max_elapsed {
+            return None;
+        }
+        let reason = format!("{}: the next attempt would begin {elapsed:?} after the first", Exhaustion::Elapsed);
+        let step = self.conclude(&message.progress, None, route);
+        Some(self.unattempted(message, Course::GivenUp, VerdictKind::Retry, reason, step, Provenance::default()))
     }
 
     /// Ends a message that cannot be attempted (again) in the time its caller gives it, for this `reason`. `last` is

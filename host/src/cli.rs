@@ -1,5 +1,11 @@
 //! The command line: each command in a file of its own; what a command does is done by the modules it calls.
 
+/// Prints a line for the person, or the program, at the other end; when that is gone, there is nothing left to do.
+macro_rules! out {
+    () => { $crate::cli::print(format_args!("")) };
+    ($($line:tt)*) => { $crate::cli::print(format_args!($($line)*)) };
+}
+
 mod check;
 mod dead;
 mod demo;
@@ -9,6 +15,7 @@ mod policy;
 mod send;
 mod serve;
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -96,6 +103,12 @@ impl AdminArgs {
             None => None,
         };
         Ok(HostClient::new(self.admin.clone(), token.as_ref())?)
+    }
+}
+
+fn print(line: std::fmt::Arguments<'_>) {
+    if writeln!(std::io::stdout(), "{line}").is_err() {
+        std::process::exit(1);
     }
 }
 

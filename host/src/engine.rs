@@ -17,7 +17,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, StoreUrl};
 use crate::dispatch::{Clients, ClientsError, HttpTransport, Notifier, Transport};
 use crate::ingress::{self, Ingress};
-use crate::listener;
+use crate::listener::{self, Descriptors};
 use crate::message::MessageId;
 use crate::policy::{Catalog, PolicyProblems};
 use crate::queue::{self, Holds, Queue, Tally};
@@ -98,6 +98,7 @@ impl Engine {
     /// # Errors
     /// [`StartError`]; nothing is then left running.
     pub async fn start(config: &Config) -> Result<Self, StartError> {
+        let descriptors = Descriptors::raise();
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let now = clock.now();
         // A name of its own for every start: what an earlier one held is free again.
@@ -140,7 +141,7 @@ impl Engine {
             Arc::clone(&clock),
         ));
         let queue = Arc::new(Queue::new(
-            queue::lanes(config.routes.values(), &tally),
+            queue::lanes(config.routes.values(), &tally, config.max_in_flight),
             Arc::clone(&store) as Arc<dyn Store>,
             Arc::clone(&attempts),
             Arc::clone(&holds),
@@ -163,6 +164,7 @@ impl Engine {
             places: Arc::new(Semaphore::new(config.max_in_flight)),
             chains: chains.clone(),
             stop: stop.clone(),
+            loopback: listen.ip().is_loopback(),
         }));
         let admin = admin::router(Arc::new(Admin {
             store: Arc::clone(&store) as Arc<dyn Store>,
@@ -174,8 +176,20 @@ impl Engine {
             clock: Arc::clone(&clock),
             token: config.admin.token.clone(),
         }));
-        intake.spawn(listener::serve(ingress_listener, ingress, Arc::clone(&clock), stop.clone()));
-        rest.spawn(listener::serve(admin_listener, admin, Arc::clone(&clock), stop_rest.clone()));
+        intake.spawn(listener::serve(
+            ingress_listener,
+            descriptors.for_callers(),
+            ingress,
+            Arc::clone(&clock),
+            stop.clone(),
+        ));
+        rest.spawn(listener::serve(
+            admin_listener,
+            descriptors.for_admin(),
+            admin,
+            Arc::clone(&clock),
+            stop_rest.clone(),
+        ));
         rest.spawn({
             let stop = stop_rest.clone();
             async move { catalog.run(stop).await }

@@ -64,6 +64,8 @@ pub struct Ingress {
     pub chains: TaskTracker,
     /// Raised at a shutdown.
     pub stop: CancellationToken,
+    /// Whether it listens on the loopback interface, for this machine alone.
+    pub loopback: bool,
 }
 
 /// The ingress's paths.
@@ -95,6 +97,9 @@ impl Ingress {
             Problem::new(Kind::Saturated, "max_in_flight requests are being served").retry_after(COME_AGAIN)
         })?;
         let (parts, body) = request.into_parts();
+        if let Some(why) = refusal(&parts, self.loopback) {
+            return Err(why);
+        }
         let uri = parts.uri.clone();
         let (name, rest) = request::route_and_rest(&uri)
             .ok_or_else(|| Problem::new(Kind::NotFound, "messages come in at /r/{route}/{path}"))?;
@@ -143,6 +148,10 @@ impl Ingress {
             keep_until: message.accepted_at.after(keep),
         });
         let Some(deadline) = waits else { return self.take_async(message, claim).await };
+        let _caller = self.queue.lane(&route.name).and_then(|lane| lane.caller()).ok_or_else(|| {
+            let detail = format!("as many callers wait on route {} as may", route.name);
+            Problem::new(Kind::Saturated, detail).retry_after(COME_AGAIN)
+        })?;
         if let Some(claim) = &claim {
             let state = self.store.open_key(claim.clone(), message.accepted_at).await.map_err(unavailable)?;
             if let Some(answer) = answer_to_known_key(state, &message)? {
@@ -164,6 +173,20 @@ impl Ingress {
             },
         }
     }
+}
+
+/// What is not taken in at all: a tunnel, and, where only this machine is to be served, a request that a page of some
+/// other site makes a browser on it send.
+fn refusal(parts: &http::request::Parts, loopback: bool) -> Option<Problem> {
+    if parts.method == Method::CONNECT {
+        return Some(Problem::new(Kind::BadRequest, "a route carries requests, and no tunnel"));
+    }
+    let origin = parts.headers.get(header::ORIGIN)?.to_str().unwrap_or_default();
+    let own = origin.split_once("://").is_some_and(|(_, host)| crate::admin::names_loopback(host));
+    (loopback && !own).then(|| {
+        let detail = "this listener serves this machine, and not what pages of other sites send through its browsers";
+        Problem::new(Kind::Forbidden, detail)
+    })
 }
 
 fn lane_saturated(route: &RouteName) -> Problem {

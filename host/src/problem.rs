@@ -23,6 +23,8 @@ pub enum Kind {
     BadRequest,
     /// The admin API's token is missing or wrong.
     Unauthorized,
+    /// The caller is not one of those served.
+    Forbidden,
     /// No such route.
     UnknownRoute,
     /// No such message.
@@ -60,6 +62,7 @@ impl Kind {
         match self {
             Self::BadRequest => ("bad-request", StatusCode::BAD_REQUEST, "The request cannot be understood"),
             Self::Unauthorized => ("unauthorized", StatusCode::UNAUTHORIZED, "The admin token is missing or wrong"),
+            Self::Forbidden => ("forbidden", StatusCode::FORBIDDEN, "Such callers are not served"),
             Self::UnknownRoute => ("unknown-route", StatusCode::NOT_FOUND, "There is no such route"),
             Self::UnknownMessage => ("unknown-message", StatusCode::NOT_FOUND, "There is no such message"),
             Self::NotFound => ("not-found", StatusCode::NOT_FOUND, "There is nothing here"),

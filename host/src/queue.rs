@@ -436,9 +436,15 @@ impl Drop for Held<'_> {
 /// How many messages there are, by route and state.
 pub type Tally = BTreeMap<(String, State), u64>;
 
-/// A lane for each of `routes`, with what waits in the store.
-pub fn lanes<'a>(routes: impl IntoIterator<Item = &'a Arc<Route>>, tally: &Tally) -> BTreeMap<RouteName, Arc<Lane>> {
-    let lane = |route: &Arc<Route>| Arc::new(Lane::new(Arc::clone(route), open_in(tally, &route.name)));
+/// A lane for each of `routes`, with what waits in the store. Callers that wait may take half of the `places` that the
+/// ingress has on one route, so that a destination that hangs leaves room for the others.
+pub fn lanes<'a>(
+    routes: impl IntoIterator<Item = &'a Arc<Route>>,
+    tally: &Tally,
+    places: usize,
+) -> BTreeMap<RouteName, Arc<Lane>> {
+    let callers = |route: &Route| route.concurrency.saturating_mul(4).max(256).min(places.div_ceil(2));
+    let lane = |route: &Arc<Route>| Arc::new(Lane::new(Arc::clone(route), open_in(tally, &route.name), callers(route)));
     routes.into_iter().map(|route| (route.name.clone(), lane(route))).collect()
 }
 

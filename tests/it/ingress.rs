@@ -1,7 +1,8 @@
 //! What the ingress refuses, and how it says so: RFC 9457 problems, each with its status.
 
-use backstop_tests::host::Answer;
-use backstop_tests::{Gate, Host, Setup, Vendor, ok, status};
+use backstop_tests::host::{Answer, answer_to};
+use backstop_tests::{Gate, Host, Setup, Vendor, black_hole, ok, status};
+use futures_util::future::join_all;
 
 /// Every problem has the same shape.
 fn is_problem(answer: &Answer, status: u16, kind: &str, instance: &str) {
@@ -115,4 +116,57 @@ async fn ingress_backstop_send_tries_a_route() {
     let received = &vendor.receives(1).await[0];
     assert_eq!((received.target.as_str(), received.text().as_str()), ("/v1/orders?x=1", r#"{"id":7}"#));
     assert_eq!(received.header("content-type"), "application/json");
+}
+
+#[tokio::test]
+async fn ingress_no_page_of_another_site_sends_through_a_host_for_this_machine() {
+    let vendor = Vendor::answering([ok()]).await;
+    let host = orders(&vendor, "").await;
+    for (origin, status) in [("http://evil.example", 403), ("null", 403), ("http://localhost:3000", 202)] {
+        let answer = answer_to(host.request(reqwest::Method::POST, "/r/orders").header("origin", origin)).await;
+        assert_eq!(answer.status, status, "{origin}");
+    }
+}
+
+#[tokio::test]
+async fn ingress_a_route_carries_no_tunnel() {
+    let vendor = Vendor::answering([ok()]).await;
+    let host = orders(&vendor, "").await;
+    let answer = host.raw("CONNECT /r/orders HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+    assert!(host.messages("queued").await.is_empty() && vendor.received().is_empty());
+}
+
+/// A body that is too long by its own account is refused before it is read.
+#[tokio::test]
+async fn ingress_a_length_beyond_the_limit_is_refused_at_once() {
+    let vendor = Vendor::answering([ok()]).await;
+    let host = orders(&vendor, "").await;
+    let answer =
+        host.raw("POST /r/orders HTTP/1.1\r\nHost: x\r\nContent-Length: 999999999\r\nConnection: close\r\n\r\n").await;
+    assert!(answer.starts_with("HTTP/1.1 413"), "{answer}");
+}
+
+/// One destination that hangs may take half of the ingress, and no more.
+#[tokio::test]
+async fn ingress_callers_of_a_route_that_hangs_leave_room_for_those_of_another() {
+    let (hangs, works) = (Vendor::answering([black_hole()]).await, Vendor::answering([ok()]).await);
+    let routes = format!(
+        "
+        hangs: {{ destination: {hangs}, mode: sync, deadline: 20s, concurrency: 1 }}
+        works: {{ destination: {works}, mode: sync }}
+        "
+    );
+    let host = Setup::routes(&routes).setting("max_in_flight", "8").start().await;
+    let callers = join_all((0..12).map(|_| host.post("/r/hangs", "")));
+    let others = async {
+        hangs.receives(1).await;
+        for _ in 0..20 {
+            assert_eq!(host.post("/r/works", "").await.status, 200);
+        }
+    };
+    tokio::select! {
+        _ = callers => panic!("those that wait were not kept waiting"),
+        () = others => {}
+    }
 }

@@ -21,13 +21,13 @@ pub(super) struct Check {
 impl Check {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
         if self.schema {
-            println!("{}", serde_json::to_string_pretty(&Config::json_schema())?);
+            out!("{}", serde_json::to_string_pretty(&Config::json_schema())?);
             return Ok(ExitCode::SUCCESS);
         }
         match check(&self.config).await {
             Ok(config) => {
-                println!("{}", config.describe());
-                println!("# {}: no mistakes; {} in all", self.config.display(), counted(config.routes.len(), "route"));
+                out!("{}", config.describe());
+                out!("# {}: no mistakes; {} in all", self.config.display(), counted(config.routes.len(), "route"));
                 Ok(ExitCode::SUCCESS)
             }
             Err(problems) => Ok(refuse(&problems)),

@@ -71,9 +71,9 @@ impl Which {
         let selection = self.selection()?;
         let answer: Value = self.admin.client().await?.post(path, &selection).await?;
         let count = answer.get(done).and_then(Value::as_u64).unwrap_or(0);
-        println!("{count} {done}");
+        out!("{count} {done}");
         if count < named {
-            println!("{} left alone: unknown, or not in a state from which it can be {done}", named - count);
+            out!("{} left alone: unknown, or not in a state from which it can be {done}", named - count);
         }
         Ok(if count > 0 || named == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }

@@ -5,7 +5,7 @@ use std::io::{self, Write as _};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread::JoinHandle;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use tracing_subscriber::EnvFilter;
@@ -13,11 +13,14 @@ use tracing_subscriber::fmt::MakeWriter;
 
 /// Lines that may wait to be written.
 const WAITING: usize = 16 * 1024;
+/// How long the end of a command waits for the log to be read.
+const FLUSHED_WITHIN: Duration = Duration::from_secs(1);
 
 /// The log's writer.
 pub(super) struct Log {
     lines: SyncSender<Line>,
-    writer: Option<JoinHandle<()>>,
+    /// Closed when the last line is written.
+    written: Receiver<()>,
 }
 
 enum Line {
@@ -42,24 +45,25 @@ pub(super) fn start(json: bool, filter: &str, quiet: bool) -> anyhow::Result<Log
     let (lines, waiting) = sync_channel(WAITING);
     let lost = Arc::new(AtomicU64::new(0));
     let channel = Channel { lines: lines.clone(), lost: Arc::clone(&lost) };
-    let writer = std::thread::Builder::new().name("log".to_owned()).spawn(move || write(&waiting, &lost))?;
+    let (writing, written) = sync_channel(0);
+    std::thread::Builder::new().name("log".to_owned()).spawn(move || {
+        write(&waiting, &lost);
+        drop(writing);
+    })?;
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(channel);
     if json {
         subscriber.json().flatten_event(true).with_ansi(false).init();
     } else {
         subscriber.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).init();
     }
-    Ok(Log { lines, writer: Some(writer) })
+    Ok(Log { lines, written })
 }
 
 impl Log {
-    /// Writes out what waits.
-    pub(super) fn flush(mut self) {
-        // Sending blocks only while earlier lines are being written.
-        if self.lines.send(Line::End).is_ok()
-            && let Some(writer) = self.writer.take()
-        {
-            let _ = writer.join();
+    /// Writes out what waits, unless nobody reads it: the log must not keep the host from stopping.
+    pub(super) fn flush(self) {
+        if self.lines.try_send(Line::End).is_ok() {
+            let _ = self.written.recv_timeout(FLUSHED_WITHIN);
         }
     }
 }

@@ -85,17 +85,17 @@ impl List {
         let query: Vec<(&str, &str)> = asked.into_iter().filter(|(_, value)| !value.is_empty()).collect();
         let listed: Value = self.admin.client().await?.get("/v1/messages", &query).await?;
         if self.json {
-            println!("{}", serde_json::to_string_pretty(&listed)?);
+            out!("{}", serde_json::to_string_pretty(&listed)?);
             return Ok(ExitCode::SUCCESS);
         }
         let page = Page::deserialize(listed)?;
         if page.messages.is_empty() {
-            println!("no messages fit");
+            out!("no messages fit");
             return Ok(ExitCode::SUCCESS);
         }
-        println!("{:36}  {:16} {:9} {:>8}  {:24}  REASON", "ID", "ROUTE", "STATE", "ATTEMPTS", "ACCEPTED");
+        out!("{:36}  {:16} {:9} {:>8}  {:24}  REASON", "ID", "ROUTE", "STATE", "ATTEMPTS", "ACCEPTED");
         for message in &page.messages {
-            println!(
+            out!(
                 "{:36}  {:16} {:9} {:>8}  {:24}  {}",
                 message.id.to_string(),
                 message.route,
@@ -108,7 +108,7 @@ impl List {
         if page.messages.len() >= self.limit as usize
             && let Some(last) = page.messages.last()
         {
-            println!("older ones: --before {}", last.id);
+            out!("older ones: --before {}", last.id);
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -118,24 +118,24 @@ impl Show {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
         let shown: Value = self.admin.client().await?.get(&format!("/v1/messages/{}", self.id), &[]).await?;
         if self.json {
-            println!("{}", serde_json::to_string_pretty(&shown)?);
+            out!("{}", serde_json::to_string_pretty(&shown)?);
             return Ok(ExitCode::SUCCESS);
         }
         let summary = Summary::deserialize(&shown)?;
         let journal = Vec::<AttemptRecord>::deserialize(shown.get("journal").unwrap_or(&Value::Null))?;
-        println!("message    {}", summary.id);
-        println!("route      {}", summary.route);
-        println!(
+        out!("message    {}", summary.id);
+        out!("route      {}", summary.route);
+        out!(
             "state      {}{}",
             summary.state,
             if summary.reason.is_empty() { String::new() } else { format!(": {}", summary.reason) }
         );
-        println!("accepted   {}", summary.accepted_at);
+        out!("accepted   {}", summary.accepted_at);
         if let Some(due) = summary.due_at {
-            println!("next due   {due}");
+            out!("next due   {due}");
         }
         if let Some(ended) = summary.ended_at {
-            println!("ended      {ended}");
+            out!("ended      {ended}");
         }
         print_request(shown.get("request").unwrap_or(&Value::Null));
         for record in &journal {
@@ -152,22 +152,22 @@ struct Page {
 
 fn print_request(request: &Value) {
     let text = |key: &str| request.get(key).and_then(Value::as_str).unwrap_or_default();
-    println!("request    {} {}", text("method"), if text("path").is_empty() { "/" } else { text("path") });
+    out!("request    {} {}", text("method"), if text("path").is_empty() { "/" } else { text("path") });
     for field in request.get("headers").and_then(Value::as_array).into_iter().flatten() {
         if let (Some(name), Some(value)) = (field[0].as_str(), field[1].as_str()) {
-            println!("           {name}: {value}");
+            out!("           {name}: {value}");
         }
     }
     match text("body") {
-        "" if request.get("body_base64").is_some() => println!("           (a body that is not text: see --json)"),
+        "" if request.get("body_base64").is_some() => out!("           (a body that is not text: see --json)"),
         "" => {}
-        body => println!("           {}", printable(body)),
+        body => out!("           {}", printable(body)),
     }
 }
 
 fn print_attempt(record: &AttemptRecord) {
-    println!();
-    println!(
+    out!();
+    out!(
         "attempt {}  {}  {} after {} ms",
         record.number,
         Timestamp::to_string(&record.started_at),
@@ -175,18 +175,18 @@ fn print_attempt(record: &AttemptRecord) {
         record.latency_ms
     );
     if !record.outcome.detail.is_empty() {
-        println!("  fault    {}", printable(&record.outcome.detail));
+        out!("  fault    {}", printable(&record.outcome.detail));
     }
-    println!("  verdict  {}: {}", record.verdict, printable(&record.reason));
+    out!("  verdict  {}: {}", record.verdict, printable(&record.reason));
     match record.delay_ms {
-        Some(delay) => println!("  then     {} in {}", record.transition, show_duration(Duration::from_millis(delay))),
-        None => println!("  then     {}", record.transition),
+        Some(delay) => out!("  then     {} in {}", record.transition, show_duration(Duration::from_millis(delay))),
+        None => out!("  then     {}", record.transition),
     }
     for clamp in &record.clamped {
-        println!("  clamped  {clamp}");
+        out!("  clamped  {clamp}");
     }
     match &record.provenance.policy {
-        Some(policy) => println!(
+        Some(policy) => out!(
             "  policy   {} {} ({:.12}), fuel {}, {:?}",
             policy.name,
             policy.version,
@@ -194,16 +194,16 @@ fn print_attempt(record: &AttemptRecord) {
             record.provenance.fuel,
             Duration::from_nanos(record.provenance.took_ns)
         ),
-        None => println!("  policy   none: the standard rule"),
+        None => out!("  policy   none: the standard rule"),
     }
     if let Some(failure) = &record.provenance.failure {
-        println!("  failure  {}", printable(failure));
+        out!("  failure  {}", printable(failure));
     }
     for line in &record.provenance.log {
-        println!("  log      {:?} {}", line.level, printable(&line.text));
+        out!("  log      {:?} {}", line.level, printable(&line.text));
     }
     if !record.outcome.excerpt.is_empty() {
-        println!("  answer   {}", printable(&record.outcome.excerpt));
+        out!("  answer   {}", printable(&record.outcome.excerpt));
     }
 }
 

@@ -48,7 +48,7 @@ impl Build {
         })?;
         for policy in built {
             let described = &policy.description;
-            println!(
+            out!(
                 "{}  {} {}  {} bytes  sha256 {:.12}{}",
                 policy.file.display(),
                 described.name,

@@ -61,12 +61,12 @@ impl Send {
         let answer = HostClient::new(self.listen, None)?
             .send(method, &format!("/r/{}{path}", self.route), headers, body.into())
             .await?;
-        println!("{}", answer.status());
+        out!("{}", answer.status());
         for (name, value) in answer.headers() {
-            println!("{name}: {}", String::from_utf8_lossy(value.as_bytes()));
+            out!("{name}: {}", String::from_utf8_lossy(value.as_bytes()));
         }
-        println!();
-        println!("{}", String::from_utf8_lossy(answer.body()));
+        out!();
+        out!("{}", String::from_utf8_lossy(answer.body()));
         Ok(if answer.status().is_success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 }

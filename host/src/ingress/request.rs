@@ -41,6 +41,9 @@ pub(super) async fn read(
     route: &Route,
     clock: &dyn Clock,
 ) -> Result<Request, Problem> {
+    if hyper::body::Body::size_hint(&body).lower() > route.body_limit as u64 {
+        return Err(too_long(route.body_limit));
+    }
     joined(&route.destination.url, &rest).map_err(|bad| Problem::new(Kind::BadRequest, bad.to_string()))?;
     let body = tokio::select! {
         body = whole_body(body, route.body_limit) => body?,
@@ -55,12 +58,14 @@ pub(super) async fn read(
     Ok(Request { method: parts.method, path: rest, headers, body })
 }
 
+fn too_long(limit: usize) -> Problem {
+    Problem::new(Kind::BodyTooLong, format!("this route takes bodies of at most {limit} bytes"))
+}
+
 async fn whole_body(body: Body, limit: usize) -> Result<Bytes, Problem> {
     match Limited::new(body, limit).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.downcast_ref::<LengthLimitError>().is_some() => {
-            Err(Problem::new(Kind::BodyTooLong, format!("this route takes bodies of at most {limit} bytes")))
-        }
+        Err(error) if error.downcast_ref::<LengthLimitError>().is_some() => Err(too_long(limit)),
         Err(error) => Err(Problem::new(Kind::BadRequest, format!("the body broke off: {error}"))),
     }
 }

@@ -17,8 +17,7 @@ pub const MAX_HOPS: u8 = 4;
 pub struct Envelope {
     /// Attempts in all; 1 means one delivery and no retry.
     pub max_attempts: u32,
-    /// Time from the first attempt's start after which no attempt is due. One that was due before and had to wait (for
-    /// a hold, for its turn, for the host to be up) is still made.
+    /// Time from the first attempt's start after which no attempt begins.
     pub max_elapsed: Duration,
     /// The first delay of the backoff, and the least that a policy may ask for.
     pub min_delay: Duration,

@@ -27,11 +27,13 @@ pub struct Lane {
     open: AtomicU64,
     /// When the earliest queued message that is known of is due.
     next_due: Mutex<Option<Timestamp>>,
+    /// Places for callers that wait: no route may take all that the ingress has.
+    callers: Arc<Semaphore>,
 }
 
 impl Lane {
-    /// The lane of `route`, with `open` messages waiting in the store.
-    pub fn new(route: Arc<Route>, open: u64) -> Self {
+    /// The lane of `route`, with `open` messages waiting in the store, and places for so many `callers` that wait.
+    pub fn new(route: Arc<Route>, open: u64, callers: usize) -> Self {
         Self {
             destination: route.destination.origin(),
             permits: Arc::new(Semaphore::new(route.concurrency)),
@@ -40,6 +42,7 @@ impl Lane {
             open: AtomicU64::new(open),
             // Something may be due: the first claim tells.
             next_due: Mutex::new((open > 0).then_some(Timestamp::from_millis(0))),
+            callers: Arc::new(Semaphore::new(callers)),
             route,
         }
     }
@@ -58,6 +61,11 @@ impl Lane {
     pub fn permits(&self, most: usize) -> Vec<Permit> {
         let reserved = lock(&self.reserved).take();
         reserved.into_iter().chain(std::iter::from_fn(|| self.try_permit())).take(most).collect()
+    }
+
+    /// A place for one more caller that waits, if there is one.
+    pub fn caller(&self) -> Option<Permit> {
+        Arc::clone(&self.callers).try_acquire_owned().ok()
     }
 
     /// Takes a place in line; false when the queue stands there already, or has its turn.

@@ -137,7 +137,7 @@ impl Bench {
         );
         let tally = store.tally().await.unwrap();
         let queue = Arc::new(Queue::new(
-            lanes(&routes, &tally),
+            lanes(&routes, &tally, 100),
             Arc::clone(&store) as Arc<dyn Store>,
             Arc::new(attempts),
             Arc::clone(&holds),
@@ -358,4 +358,17 @@ async fn the_last_attempt_of_a_message_holds_its_destination_too() {
     bench.until(id, State::Dead).await;
     let held = bench.holds.held_until("http://a.test", bench.clock.now());
     assert!(held.is_some_and(|until| until.since(START) >= Duration::from_secs(30)), "{held:?}");
+}
+
+#[tokio::test]
+async fn no_attempt_begins_after_max_elapsed_however_long_a_message_had_to_wait() {
+    let bench = Bench::with(vec![route("a", |route| route.envelope.max_elapsed = Duration::from_secs(10))]).await;
+    bench.script("a", [Act::Answer(503)]);
+    let id = bench.accept("a").await;
+    bench.clock.until("the first attempt", || bench.store.state(id) == Some(State::Queued)).await;
+    bench.holds.hold("http://a.test", START.after(Duration::from_secs(60)));
+    bench.until(id, State::Dead).await;
+    assert_eq!(bench.seen("a").len(), 1);
+    let never_attempted = bench.accept("a").await;
+    bench.until(never_attempted, State::Delivered).await;
 }

@@ -26,6 +26,9 @@ use crate::message::MessageId;
 use manners::Visit;
 pub(super) use manners::{CLIENT_SECRET, Manners};
 
+/// Connections that one vendor takes at once.
+const CALLERS: usize = 1000;
+
 /// The longest body a vendor reads.
 const MAX_BODY: usize = 64 * 1024;
 /// Messages a vendor remembers: more than ten minutes of the demo's traffic.
@@ -148,7 +151,7 @@ async fn serve(name: &str, router: Router, tasks: &TaskTracker, stop: &Cancellat
     let listener =
         TcpListener::bind("127.0.0.1:0").await.with_context(|| format!("failed to start the vendor {name}"))?;
     let url = format!("http://{}", listener.local_addr()?);
-    tasks.spawn(listener::serve(listener, router, Arc::new(SystemClock), stop.clone()));
+    tasks.spawn(listener::serve(listener, CALLERS, router, Arc::new(SystemClock), stop.clone()));
     Ok(url)
 }
 
