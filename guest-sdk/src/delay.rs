@@ -34,12 +34,13 @@ pub(crate) fn whole_millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
 }
 
-/// A delay in a policy's configuration: a whole number and its unit, such as `500ms`, `2s`, `10m` or `2h`; at most
-/// 24 hours.
+/// A delay in a policy's configuration, as the host's own configuration writes them: whole numbers and their units,
+/// such as `500ms`, `2s`, `10m` or `1h30m`; at most 24 hours.
 ///
 /// ```
 /// use backstop_sdk::{Delay, minutes};
 /// assert_eq!("10m".parse::<Delay>().map(|delay| *delay), Ok(minutes(10)));
+/// assert_eq!("1h30m".parse::<Delay>().map(|delay| *delay), Ok(minutes(90)));
 /// assert!("10 min".parse::<Delay>().is_err());
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -80,17 +81,25 @@ impl FromStr for Delay {
     type Err = InvalidDelay;
 
     fn from_str(text: &str) -> Result<Self, InvalidDelay> {
-        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-        let (number, unit) = text.split_at(digits);
-        let number: u64 = number.parse().map_err(|_| InvalidDelay)?;
-        let duration = match unit {
-            "ms" => millis(number),
-            "s" => seconds(number),
-            "m" => minutes(number),
-            "h" => hours(number),
-            _ => return Err(InvalidDelay),
-        };
-        if duration <= LONGEST { Ok(Self(duration)) } else { Err(InvalidDelay) }
+        let mut whole = Duration::ZERO;
+        let mut rest = text;
+        while !rest.is_empty() {
+            let (number, unit_and_rest) = rest.split_at(rest.bytes().take_while(u8::is_ascii_digit).count());
+            let letters = unit_and_rest.bytes().take_while(u8::is_ascii_lowercase).count();
+            let (unit, after) = unit_and_rest.split_at(letters);
+            let number: u64 = number.parse().map_err(|_| InvalidDelay)?;
+            let part = match unit {
+                "ms" => millis(number),
+                "s" => seconds(number),
+                "m" => minutes(number),
+                "h" => hours(number),
+                "d" => hours(number.saturating_mul(24)),
+                _ => return Err(InvalidDelay),
+            };
+            whole = whole.saturating_add(part);
+            rest = after;
+        }
+        if !text.is_empty() && whole <= LONGEST { Ok(Self(whole)) } else { Err(InvalidDelay) }
     }
 }
 
@@ -100,7 +109,7 @@ pub struct InvalidDelay;
 
 impl fmt::Display for InvalidDelay {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a delay is a whole number and `ms`, `s`, `m` or `h`, such as `2s` or `10m`, at most 24h")
+        f.write_str("a delay is whole numbers and `ms`, `s`, `m`, `h` or `d`, such as `2s`, `10m` or `1h30m`, at most 24h")
     }
 }
 
@@ -130,7 +139,7 @@ impl JsonSchema for Delay {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "type": "string",
-            "pattern": "^[0-9]+(ms|s|m|h)$",
+            "pattern": "^([0-9]+(ms|s|m|h|d))+$",
             "examples": ["500ms", "2s", "10m", "2h"],
         })
     }

@@ -51,6 +51,12 @@ pub struct Admin {
     pub token: Option<Secret>,
 }
 
+impl Admin {
+    fn has_route(&self, name: &str) -> bool {
+        self.queue.lanes().any(|lane| lane.route.name.as_str() == name)
+    }
+}
+
 /// The admin API's paths.
 pub fn router(admin: Arc<Admin>) -> Router {
     let guarded = Router::new()
@@ -73,7 +79,7 @@ pub fn router(admin: Arc<Admin>) -> Router {
 }
 
 async fn nothing_here(request: Request) -> Response {
-    let detail = "the admin API is at /v1/routes, /v1/policies, /v1/alarms, /v1/holds, /v1/messages and /v1/dead";
+    let detail = "GET /v1/routes, /v1/policies, /v1/alarms, /v1/holds, /v1/messages; POST /v1/dead/redrive, /v1/dead/discard";
     Problem::new(Kind::NotFound, detail).answer(request.uri().path())
 }
 
@@ -210,7 +216,7 @@ async fn list(Shared(admin): Shared<Arc<Admin>>, query: Result<Query<ListQuery>,
 
 async fn show(Shared(admin): Shared<Arc<Admin>>, Path(id): Path<String>) -> Response {
     let instance = format!("/v1/messages/{id}");
-    let unknown = || Problem::new(Kind::UnknownMessage, "it was never accepted, or ended longer ago than it is kept");
+    let unknown = || Problem::new(Kind::UnknownMessage, "it was never stored (as what a waiting caller got is not), or ended longer ago than it is kept");
     let Ok(id) = id.parse::<MessageId>() else { return unknown().answer(&instance) };
     match admin.store.message(id).await {
         Ok(Some(stored)) => {
@@ -262,6 +268,10 @@ fn names_a_secret(name: &HeaderName) -> bool {
 
 async fn redrive(Shared(admin): Shared<Arc<Admin>>, selection: Result<Json<Selection>, JsonRejection>) -> Response {
     match selection {
+        Ok(Json(Selection::Matching(Filter { route: Some(route), .. }))) if !admin.has_route(&route) => {
+            let detail = format!("no route is called {route:?}: its messages would wait for ever; configure it first");
+            Problem::new(Kind::UnknownRoute, detail).answer("/v1/dead/redrive")
+        }
         Ok(Json(selection)) => match admin.queue.redrive(selection).await {
             Ok(redriven) => Json(json!({ "redriven": redriven })).into_response(),
             Err(error) => store_problem(&error, "/v1/dead/redrive"),

@@ -20,6 +20,9 @@ use crate::queue::Holds;
 use crate::store::{Hold, Then};
 use crate::watch::Watch;
 
+/// How the reason of a decision begins that a policy failed to make.
+const POLICY_FAILED: &str = "policy failed";
+
 /// Makes attempts.
 pub struct Attempts {
     routes: BTreeMap<RouteName, Arc<Route>>,
@@ -231,7 +234,11 @@ impl Attempts {
         let asked = judge.judge(message, view, &sent.outcome);
         let mut provenance = admitted;
         add(&mut provenance, asked.provenance);
-        let decision = asked.answer;
+        let mut decision = asked.answer;
+        if provenance.failure.is_some() && !decision.reason.starts_with(POLICY_FAILED) {
+            // So that everything a broken policy did not judge is found by its reason.
+            decision.reason = format!("{POLICY_FAILED}; {}", decision.reason);
+        }
         let envelope = envelope_under(&route.envelope, terms, first_started_at);
         let mut step = message::advance(&progress, &sent.outcome, &decision, &envelope, now, self.clock.chance());
         let mut reason = decision.reason.clone();
@@ -305,10 +312,12 @@ impl Attempts {
             message_id = %message.id,
             attempt = record.number,
             outcome = %record.outcome,
+            fault = (!record.outcome.detail.is_empty()).then_some(record.outcome.detail.as_str()),
             verdict = record.verdict.as_str(),
             reason = record.reason,
             transition = record.transition,
             delay_ms = record.delay_ms,
+            clamped = (!record.clamped.is_empty()).then(|| record.clamped.join("; ")),
             latency_ms = record.latency_ms,
             "attempt"
         );

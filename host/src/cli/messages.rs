@@ -168,9 +168,10 @@ fn print_request(request: &Value) {
 fn print_attempt(record: &AttemptRecord) {
     out!();
     out!(
-        "attempt {}  {}  {} after {} ms",
+        "attempt {}  {}  on {}: {} after {} ms",
         record.number,
         Timestamp::to_string(&record.started_at),
+        record.route,
         record.outcome,
         record.latency_ms
     );

@@ -27,9 +27,10 @@ enum Command {
 struct Build {
     /// The folders of the guest crates. Default: this folder if it is one, else every one in `./policies`.
     dirs: Vec<PathBuf>,
-    /// Where the `.wasm` files go.
-    #[arg(short, long, default_value = "policies", value_name = "DIR")]
-    out: PathBuf,
+    /// Where the `.wasm` files go. Default: `./policies`, or the folder above when this is a guest crate in one of
+    /// that name.
+    #[arg(short, long, value_name = "DIR")]
+    out: Option<PathBuf>,
 }
 
 impl Policy {
@@ -43,7 +44,11 @@ impl Policy {
 impl Build {
     fn run(self) -> anyhow::Result<ExitCode> {
         let dirs = if self.dirs.is_empty() { build::find_crates(Path::new("."))? } else { self.dirs };
-        let built = build::build(&dirs, &self.out, &mut |line| {
+        let out = match self.out {
+            Some(out) => out,
+            None => default_out(&dirs)?,
+        };
+        let built = build::build(&dirs, &out, &mut |line| {
             let _ = writeln!(std::io::stderr(), "{line}");
         })?;
         for policy in built {
@@ -59,5 +64,15 @@ impl Build {
             );
         }
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Where policies go when nobody says: beside the crate, if that is where it lives.
+fn default_out(dirs: &[PathBuf]) -> anyhow::Result<PathBuf> {
+    let here = std::env::current_dir().context("failed to find the current folder")?;
+    let builds_this = dirs == [PathBuf::from(".")] || dirs == [here.clone()];
+    match here.parent() {
+        Some(above) if builds_this && above.file_name().is_some_and(|name| name == "policies") => Ok(above.to_owned()),
+        _ => Ok(PathBuf::from("policies")),
     }
 }

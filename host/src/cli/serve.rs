@@ -24,6 +24,8 @@ impl Serve {
             Err(problems) => return Ok(refuse(&problems)),
         };
         let mut terminate = signal(SignalKind::terminate()).context("failed to listen for SIGTERM")?;
+        // A terminal that closes is no reason to drop what is in flight.
+        let mut hangup = signal(SignalKind::hangup()).context("failed to listen for SIGHUP")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("failed to listen for SIGINT")?;
         let engine = match Engine::start(&config).await {
             Ok(engine) => engine,
@@ -33,6 +35,7 @@ impl Serve {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
+            _ = hangup.recv() => {}
         }
         tracing::info!(grace = ?config.shutdown_grace, "stopping: a second signal exits at once");
         let stopped = tokio::select! {
