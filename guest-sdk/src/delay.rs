@@ -109,7 +109,9 @@ pub struct InvalidDelay;
 
 impl fmt::Display for InvalidDelay {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a delay is whole numbers and `ms`, `s`, `m`, `h` or `d`, such as `2s`, `10m` or `1h30m`, at most 24h")
+        f.write_str(
+            "a delay is whole numbers and `ms`, `s`, `m`, `h` or `d`, such as `2s`, `10m` or `1h30m`, at most 24h",
+        )
     }
 }
 

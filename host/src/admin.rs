@@ -79,7 +79,8 @@ pub fn router(admin: Arc<Admin>) -> Router {
 }
 
 async fn nothing_here(request: Request) -> Response {
-    let detail = "GET /v1/routes, /v1/policies, /v1/alarms, /v1/holds, /v1/messages; POST /v1/dead/redrive, /v1/dead/discard";
+    let detail =
+        "GET /v1/routes, /v1/policies, /v1/alarms, /v1/holds, /v1/messages; POST /v1/dead/redrive, /v1/dead/discard";
     Problem::new(Kind::NotFound, detail).answer(request.uri().path())
 }
 
@@ -216,7 +217,12 @@ async fn list(Shared(admin): Shared<Arc<Admin>>, query: Result<Query<ListQuery>,
 
 async fn show(Shared(admin): Shared<Arc<Admin>>, Path(id): Path<String>) -> Response {
     let instance = format!("/v1/messages/{id}");
-    let unknown = || Problem::new(Kind::UnknownMessage, "it was never stored (as what a waiting caller got is not), or ended longer ago than it is kept");
+    let unknown = || {
+        Problem::new(
+            Kind::UnknownMessage,
+            "it was never stored (as what a waiting caller got is not), or ended longer ago than it is kept",
+        )
+    };
     let Ok(id) = id.parse::<MessageId>() else { return unknown().answer(&instance) };
     match admin.store.message(id).await {
         Ok(Some(stored)) => {

@@ -262,7 +262,12 @@ async fn message_status(
     axum::extract::Path(id): axum::extract::Path<String>,
 ) -> Response {
     let instance = format!("/v1/messages/{id}");
-    let unknown = || Problem::new(Kind::UnknownMessage, "it was never stored (as what a waiting caller got is not), or ended longer ago than it is kept");
+    let unknown = || {
+        Problem::new(
+            Kind::UnknownMessage,
+            "it was never stored (as what a waiting caller got is not), or ended longer ago than it is kept",
+        )
+    };
     let Ok(id) = id.parse::<MessageId>() else { return unknown().answer(&instance) };
     match ingress.store.message(id).await {
         Ok(Some(mut stored)) => {

@@ -214,7 +214,7 @@ impl Queue {
         let left = self.leases.held();
         let count = left.len();
         if count > 0
-            && let Err(error) = self.store.release(left, self.owner.clone()).await
+            && let Err(error) = self.store.release(left, self.owner.clone(), self.clock.now()).await
         {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,

@@ -68,11 +68,12 @@ pub trait Store: Send + Sync + 'static {
     /// [`StoreError`]
     async fn extend_lease(&self, ids: Vec<MessageId>, lease: Lease) -> Result<Vec<MessageId>, StoreError>;
 
-    /// Gives back, unattempted, what `owner` holds: all of it at a shutdown. Progress stands as it was.
+    /// Gives back what `owner` holds and has not finished, at a shutdown: an attempt that may have been made is
+    /// written down as [`AttemptRecord::interrupted`]. Nothing is counted against the route's limits.
     ///
     /// # Errors
     /// [`StoreError`]
-    async fn release(&self, ids: Vec<MessageId>, owner: Owner) -> Result<(), StoreError>;
+    async fn release(&self, ids: Vec<MessageId>, owner: Owner, now: Timestamp) -> Result<(), StoreError>;
 
     /// A message and its journal, if it is known.
     ///

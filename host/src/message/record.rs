@@ -37,6 +37,26 @@ pub struct AttemptRecord {
     pub provenance: Provenance,
 }
 
+impl AttemptRecord {
+    /// An attempt that may have reached its destination and of which nothing more is known: the host that made it
+    /// stopped, by `noticed_at`, before it wrote down what became of it. It does not count against the route's limits.
+    pub fn interrupted(number: u32, route: &str, noticed_at: Timestamp) -> Self {
+        Self {
+            number,
+            route: route.to_owned(),
+            started_at: noticed_at,
+            latency_ms: 0,
+            outcome: OutcomeSummary::default(),
+            verdict: VerdictKind::Retry,
+            reason: "interrupted: the host stopped before the outcome was written down".to_owned(),
+            delay_ms: None,
+            transition: "retry".to_owned(),
+            clamped: Vec::new(),
+            provenance: Provenance::default(),
+        }
+    }
+}
+
 /// What is kept of an outcome.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
 pub struct OutcomeSummary {

@@ -260,7 +260,7 @@ impl Store for MemoryStore {
         Ok(held)
     }
 
-    async fn release(&self, ids: Vec<MessageId>, owner: Owner) -> Result<(), StoreError> {
+    async fn release(&self, ids: Vec<MessageId>, owner: Owner, now: Timestamp) -> Result<(), StoreError> {
         let mut kept = self.write()?;
         for id in ids {
             if let Some(row) = kept.rows.get_mut(&id)
@@ -268,6 +268,9 @@ impl Store for MemoryStore {
                 && row.lease.as_ref().is_some_and(|lease| lease.owner == owner)
             {
                 (row.state, row.lease) = (State::Queued, None);
+                row.message.progress.journal += 1;
+                let (number, route) = (row.message.progress.journal, row.message.route.as_str());
+                row.attempts.push(AttemptRecord::interrupted(number, route, now));
             }
         }
         Ok(())

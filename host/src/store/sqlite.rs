@@ -61,7 +61,8 @@ impl SqliteStore {
 
     /// Takes over what earlier hosts left: what they held is queued again and due `now`, and the idempotency keys of
     /// requests they were serving are free. To be called once, before anything is claimed; there is only one host, so
-    /// every owner but `owner` is gone. Answers how many messages were taken over.
+    /// every owner but `owner` is gone. The attempts they were making are written down as interrupted. Answers how many
+    /// messages were taken over.
     ///
     /// # Errors
     /// [`StoreError`]; nothing is then changed.
@@ -114,8 +115,8 @@ impl Store for SqliteStore {
         self.writer.run(0, move |connection| claim::extend_lease(connection, ids, &lease)).await
     }
 
-    async fn release(&self, ids: Vec<MessageId>, owner: Owner) -> Result<(), StoreError> {
-        self.writer.run(0, move |connection| claim::release(connection, &ids, &owner)).await
+    async fn release(&self, ids: Vec<MessageId>, owner: Owner, now: Timestamp) -> Result<(), StoreError> {
+        self.writer.run(0, move |connection| claim::release(connection, &ids, &owner, now)).await
     }
 
     async fn message(&self, id: MessageId) -> Result<Option<Stored>, StoreError> {

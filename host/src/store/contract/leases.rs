@@ -117,9 +117,13 @@ pub(in crate::store) async fn what_is_released_keeps_its_turn(store: &dyn Store)
     accept(store, queued(2, "orders", at(6))).await;
     claim(store, "orders", 1, at(7), lease("a", at(60))).await;
 
-    store.release(vec![id(1)], owner("b")).await.unwrap();
+    store.release(vec![id(1)], owner("b"), at(7)).await.unwrap();
     assert_eq!(states(store, [1]).await, [State::InFlight], "another host cannot give it back");
-    store.release(vec![id(1), id(2)], owner("a")).await.unwrap();
+    store.release(vec![id(1), id(2)], owner("a"), at(7)).await.unwrap();
 
+    let given_back = stored(store, 1).await;
+    let interrupted = AttemptRecord::interrupted(1, "orders", at(7));
+    assert_eq!(given_back.attempts, [interrupted], "the attempt may have reached its destination: it is not forgotten");
+    assert_eq!(given_back.message.progress.attempts, 0, "but not counted");
     assert_eq!(claim_ids(store, "orders", 9, at(7), lease("b", at(60))).await, [id(1), id(2)]);
 }

@@ -162,8 +162,9 @@ impl Model {
                 let Some((number, message)) = self.pick(pick) else { return };
                 if message.lease.is_some_and(|(holder, _)| holder == OWNERS[by]) {
                     (message.state, message.lease) = (State::Queued, None);
+                    message.journal += 1;
                 }
-                store.release(vec![id(number)], owner(OWNERS[by])).await.unwrap();
+                store.release(vec![id(number)], owner(OWNERS[by]), now).await.unwrap();
             }
             Call::Redrive { pick } => {
                 let Some((number, _)) = self.pick(pick) else { return };

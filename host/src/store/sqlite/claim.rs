@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{Connection, OptionalExtension, Rows, params};
 
+use super::finish::append_attempt;
 use super::{keys, rows};
 use crate::clock::Timestamp;
-use crate::message::{Message, MessageId};
+use crate::message::{AttemptRecord, Message, MessageId};
 use crate::store::{Claimed, LaneClaim, Lease, Owner, StoreError};
 
 /// Claims, lane by lane, what is due: queued messages, and those whose lease ran out.
@@ -124,31 +125,48 @@ pub(super) fn extend_lease(
     Ok(held)
 }
 
-/// Gives messages back, each with the turn it had.
+/// Gives messages back, each with the turn it had and its attempt written down as interrupted.
 ///
 /// # Errors
 /// [`StoreError`]
-pub(super) fn release(connection: &Connection, ids: &[MessageId], owner: &Owner) -> Result<(), StoreError> {
+pub(super) fn release(
+    connection: &Connection,
+    ids: &[MessageId],
+    owner: &Owner,
+    now: Timestamp,
+) -> Result<(), StoreError> {
     let mut statement = connection.prepare_cached(
-        "UPDATE messages SET state = 'queued', lease_owner = NULL, lease_until = NULL
-         WHERE id = ?1 AND state = 'in_flight' AND lease_owner = ?2",
+        "UPDATE messages SET state = 'queued', lease_owner = NULL, lease_until = NULL, journal = journal + 1
+         WHERE id = ?1 AND state = 'in_flight' AND lease_owner = ?2 RETURNING seq, journal, route",
     )?;
     for id in ids {
-        statement.execute(params![id.as_bytes(), owner.0])?;
+        interrupt(connection, statement.query(params![id.as_bytes(), owner.0])?, now)?;
     }
     Ok(())
 }
 
-/// Queues what other owners hold, due `now`, and frees the keys they had opened. Answers how many were queued.
+/// Queues what other owners hold, due `now`, with the attempts they were making written down as interrupted, and frees
+/// the keys they had opened. Answers how many were queued.
 ///
 /// # Errors
 /// [`StoreError`]
 pub(super) fn recover(connection: &Connection, owner: &Owner, now: Timestamp) -> Result<u64, StoreError> {
     keys::recover(connection, &owner.0)?;
-    let recovered = connection.execute(
-        "UPDATE messages SET state = 'queued', due_at = ?2, lease_owner = NULL, lease_until = NULL
-         WHERE state = 'in_flight' AND lease_owner <> ?1",
-        params![owner.0, rows::millis(now)],
+    let mut statement = connection.prepare(
+        "UPDATE messages SET state = 'queued', due_at = ?2, lease_owner = NULL, lease_until = NULL, journal = journal + 1
+         WHERE state = 'in_flight' AND lease_owner <> ?1 RETURNING seq, journal, route",
     )?;
-    Ok(u64::try_from(recovered).unwrap_or(u64::MAX))
+    interrupt(connection, statement.query(params![owner.0, rows::millis(now)])?, now)
+}
+
+/// Writes down that the attempts on these messages were interrupted; answers how many.
+fn interrupt(connection: &Connection, mut messages: Rows<'_>, now: Timestamp) -> Result<u64, StoreError> {
+    let mut interrupted = 0;
+    while let Some(row) = messages.next()? {
+        let route: String = row.get(2)?;
+        let record = AttemptRecord::interrupted(row.get(1)?, &route, now);
+        append_attempt(connection, row.get(0)?, &rows::encode_attempt(&record)?)?;
+        interrupted += 1;
+    }
+    Ok(interrupted)
 }

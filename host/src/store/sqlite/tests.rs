@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::*;
+use crate::message::AttemptRecord;
 use crate::store::contract::{
     self, accept, acceptance, at, claim_ids, delivered, finish, id, keys, lease, leased, leases, model, owner, queued,
     route, selections, stored,
@@ -164,7 +165,9 @@ async fn sqlite_takes_over_what_earlier_hosts_held() {
     assert_eq!(store.recover(owner("now"), at(5)).await.unwrap(), 1);
 
     assert_eq!(store.open_key(key(4, "now"), at(5)).await.unwrap(), KeyState::InFlight, "its own key stands");
-    assert_eq!(stored(&store, 1).await.summary.due_at, Some(at(5)));
+    let taken_over = stored(&store, 1).await;
+    assert_eq!(taken_over.summary.due_at, Some(at(5)));
+    assert_eq!(taken_over.attempts, [AttemptRecord::interrupted(1, "orders", at(5))]);
     assert_eq!(claim_ids(&store, "orders", 9, at(5), lease("now", at(60))).await, [id(1)]);
     assert_eq!(stored(&store, 2).await.summary.state, State::InFlight);
 }
