@@ -56,18 +56,12 @@ impl Judge {
     /// the configuration against the policy's schema.
     ///
     /// # Errors
-    /// Why the policy cannot serve under this configuration.
+    /// Why the policy cannot serve under this configuration; without its own words where the configuration holds
+    /// values that must not be shown.
     pub(super) fn bind(sandbox: &Arc<Sandbox>, policy: &Arc<Policy>, binding: &PolicyBinding) -> Result<Self, Failure> {
         let config = binding.config.to_string();
-        let (mut guest, interest) = Guest::configured(sandbox, &policy.contract, &binding.limits, &config)?;
-        if policy.hooks.judge {
-            for outcome in rehearsal() {
-                let asked = guest.ask(&binding.limits, None, |instance, store| {
-                    instance.judge(store, AttemptView::first(), &outcome, &interest)
-                });
-                asked.result?;
-            }
-        }
+        let (guest, interest) =
+            rehearsed(sandbox, policy, binding, &config).map_err(|failure| sayable(failure, binding))?;
         // One question runs on each core; some more instances bridge the moments in which threads outnumber cores.
         let most_idle = 2 * std::thread::available_parallelism().map_or(1, usize::from);
         let bench = Bench {
@@ -144,6 +138,7 @@ impl Bench {
             None => match Guest::configured(&self.sandbox, &self.policy.contract, limits, &self.config) {
                 Ok((guest, _)) => guest,
                 Err(failure) => {
+                    let failure = sayable(failure, &self.binding);
                     return Reply { result: Err(failure), fuel: 0, took: Duration::ZERO, log: Vec::new() };
                 }
             },
@@ -180,6 +175,31 @@ impl Bench {
         };
         Asked { answer, provenance }
     }
+}
+
+/// An instance that accepted the binding's configuration and can judge, and what it wants to see.
+fn rehearsed(
+    sandbox: &Arc<Sandbox>,
+    policy: &Policy,
+    binding: &PolicyBinding,
+    config: &str,
+) -> Result<(Guest, Interest), Failure> {
+    let (mut guest, interest) = Guest::configured(sandbox, &policy.contract, &binding.limits, config)?;
+    if policy.hooks.judge {
+        for outcome in rehearsal() {
+            let asked = guest.ask(&binding.limits, None, |instance, store| {
+                instance.judge(store, AttemptView::first(), &outcome, &interest)
+            });
+            asked.result?;
+        }
+    }
+    Ok((guest, interest))
+}
+
+/// As much of a failure to take the binding's configuration as may be shown: it goes to the terminal, the log, the
+/// admin API and the attempts' records, and the policy may have quoted what it was given.
+fn sayable(failure: Failure, binding: &PolicyBinding) -> Failure {
+    if binding.holds_secret { failure.without_words() } else { failure }
 }
 
 /// An answer of the host's own: no policy was asked.
