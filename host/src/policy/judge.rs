@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
+use tokio::runtime::{Handle, RuntimeFlavor};
 
 use super::failure::{Failure, Unusable};
 use super::guest::{Guest, Reply};
@@ -17,13 +18,14 @@ use super::standard::standard_rule;
 use super::v0_1::Instance;
 use super::{Asked, AttemptView, Interest};
 use crate::clock::Timestamp;
-use crate::config::{Isolation, OnPolicyFailure, PolicyBinding};
+use crate::config::{Isolation, OnPolicyFailure, PolicyBinding, PolicyLimits};
 use crate::message::{
     Admission, Decision, Fallback, Fault, Message, Outcome, PolicyRef, Provenance, Response, Scope, Silence, Verdict,
 };
 
 /// Asks on behalf of one route. Questions are answered on the calling thread: a decision takes a microsecond, and at
-/// most the time the route allows its policy.
+/// most the time the route allows its policy. Where that is more than the default, the other tasks of a
+/// multi-threaded runtime are moved off the thread first, so that no route but its own pays for it.
 pub struct Judge {
     interest: Interest,
     bench: Option<Bench>,
@@ -44,6 +46,8 @@ struct Bench {
     config: String,
     idle: Mutex<Vec<Guest>>,
     most_idle: usize,
+    /// Whether a question may take longer than an async thread can be kept.
+    may_be_slow: bool,
 }
 
 impl Judge {
@@ -71,6 +75,7 @@ impl Judge {
             config,
             idle: Mutex::new(Vec::new()),
             most_idle,
+            may_be_slow: may_be_slow(&binding.limits),
         };
         bench.keep(guest);
         Ok(Self { interest, bench: Some(bench) })
@@ -125,8 +130,21 @@ impl Judge {
 }
 
 impl Bench {
-    /// Puts a question to an instance, and keeps the instance for the next one if it did well.
+    /// Puts a question to an instance, off the async threads if it may take long.
     fn ask<T>(
+        &self,
+        message: &Message,
+        question: impl FnOnce(&Instance, &mut wasmtime::Store<Host>) -> Result<T, Unusable>,
+    ) -> Reply<T> {
+        if self.may_be_slow && on_many_threads() {
+            tokio::task::block_in_place(|| self.ask_here(message, question))
+        } else {
+            self.ask_here(message, question)
+        }
+    }
+
+    /// Puts a question to an instance, and keeps the instance for the next one if it did well.
+    fn ask_here<T>(
         &self,
         message: &Message,
         question: impl FnOnce(&Instance, &mut wasmtime::Store<Host>) -> Result<T, Unusable>,
@@ -200,6 +218,17 @@ fn rehearsed(
 /// admin API and the attempts' records, and the policy may have quoted what it was given.
 fn sayable(failure: Failure, binding: &PolicyBinding) -> Failure {
     if binding.holds_secret { failure.without_words() } else { failure }
+}
+
+/// Whether a route allows its policy more than what no other route notices.
+fn may_be_slow(limits: &PolicyLimits) -> bool {
+    let default = PolicyLimits::default();
+    limits.fuel > default.fuel || limits.time > default.time
+}
+
+/// Whether this thread is one of several of a runtime's, so that another one can take its tasks over.
+fn on_many_threads() -> bool {
+    Handle::try_current().is_ok_and(|runtime| runtime.runtime_flavor() == RuntimeFlavor::MultiThread)
 }
 
 /// An answer of the host's own: no policy was asked.

@@ -2,10 +2,13 @@
 
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::{HeaderMap, Method, StatusCode};
 use serde_json::json;
+use tokio::sync::oneshot;
+use tokio_util::task::TaskTracker;
 
 use super::failure::Failure;
 use super::judge::Judge;
@@ -170,6 +173,37 @@ fn time_cuts_what_fuel_does_not() {
     let judge = serve(&guest("(loop (br 0))"), &PolicyBinding { limits, ..binding() });
     let asked = judge.judge(&message(), attempt(2), &answered(503));
     assert_eq!(asked.provenance.failure.as_deref(), Some("out of time: it was cut off after 20ms"));
+}
+
+/// A judge whose second judgement runs until its raised limit of time.
+fn slow(time: Duration) -> Arc<Judge> {
+    let limits = PolicyLimits { fuel: u64::MAX / 2, time, ..PolicyLimits::default() };
+    Arc::new(serve(&guest("(loop (br 0))"), &PolicyBinding { limits, ..binding() }))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_policy_with_raised_limits_does_not_keep_the_async_threads() {
+    let judge = slow(Duration::from_secs(1));
+    let (tasks, (begun, begins)) = (TaskTracker::new(), oneshot::channel());
+    let over = Arc::new(AtomicBool::new(false));
+    let (asking, ends) = (Arc::clone(&judge), Arc::clone(&over));
+    let asked = tasks.spawn(async move {
+        let _ = begun.send(());
+        let asked = asking.judge(&message(), attempt(2), &answered(503));
+        ends.store(true, Ordering::SeqCst);
+        asked.provenance.failure
+    });
+    begins.await.expect("it begins");
+    let meanwhile = tasks.spawn(async move { over.load(Ordering::SeqCst) });
+    assert!(!meanwhile.await.expect("it runs"), "another task ran only when the question was answered");
+    let failure = asked.await.expect("it ends").expect("it was cut off");
+    assert_eq!(failure, "out of time: it was cut off after 1s");
+}
+
+#[tokio::test]
+async fn a_runtime_of_one_thread_asks_where_it_is() {
+    let asked = slow(Duration::from_millis(200)).judge(&message(), attempt(2), &answered(503));
+    assert_eq!(asked.provenance.failure.as_deref(), Some("out of time: it was cut off after 200ms"));
 }
 
 #[test]
