@@ -342,6 +342,31 @@ fn a_forbidden_import_is_named() {
 }
 
 #[test]
+fn what_would_take_too_much_memory_to_compile_is_refused_before_it_is() {
+    let refused = |file: &[u8]| load(file).map(|_| ()).expect_err("it must be refused");
+    let nested = |items: &str| {
+        let text = format!("(component (component (core module {items})))");
+        wat::parse_str(&text).expect("a component")
+    };
+    // Two bytes go to its locals and its end.
+    let function = |length: usize| format!("(func {})", "nop ".repeat(length - 2));
+    let too_long = function((1 << 20) + 1);
+    for file in [module("", &too_long, ""), nested(&too_long)] {
+        let error = refused(&file);
+        assert!(matches!(error, LoadError::FunctionTooLong(_)), "{error}");
+        assert!(error.to_string().contains("the longest that is compiled is 1 MiB"), "{error}");
+    }
+    let error = refused(&nested(&function(1 << 20)));
+    assert!(matches!(error, LoadError::OtherWorld(_)), "that long it may be: {error}");
+
+    let too_many = "(func)".repeat(100_001);
+    for file in [module("", &too_many, ""), nested(&too_many)] {
+        let error = refused(&file);
+        assert!(error.to_string().contains("more than 100000 functions"), "{error}");
+    }
+}
+
+#[test]
 fn a_policy_of_another_contract_is_told_apart() {
     let other = r#"(component (import "backstop:policy/types@0.2.0" (instance)))"#;
     let text = load(&wat::parse_str(other).expect("a component")).map(|_| ()).expect_err("refused").to_string();
