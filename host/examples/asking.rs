@@ -48,6 +48,7 @@ async fn main() -> anyhow::Result<()> {
         let binding = policy.clone().map(|(name, config, isolation)| PolicyBinding {
             name: name.to_owned(),
             config,
+            holds_secret: false,
             on_failure: OnPolicyFailure::Standard,
             limits: PolicyLimits::default(),
             isolation,

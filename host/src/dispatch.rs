@@ -6,6 +6,7 @@
 pub mod target;
 pub mod fields;
 pub mod guard;
+mod lookup;
 pub mod clients;
 pub mod credentials;
 pub mod http;

@@ -220,6 +220,9 @@ pub struct PolicyBinding {
     pub name: String,
     /// The route's `policy_config`; `null` when there is none.
     pub config: serde_json::Value,
+    /// Whether the `policy_config` holds a value that came from a variable or a file. What the policy says of such a
+    /// configuration is not shown, since it may quote it.
+    pub holds_secret: bool,
     /// What decides when the policy gives no usable answer.
     pub on_failure: OnPolicyFailure,
     /// What one question may cost.
@@ -233,6 +236,7 @@ impl fmt::Debug for PolicyBinding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PolicyBinding")
             .field("name", &self.name)
+            .field("holds_secret", &self.holds_secret)
             .field("on_failure", &self.on_failure)
             .field("limits", &self.limits)
             .field("isolation", &self.isolation)

@@ -11,7 +11,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 use rustls_platform_verifier::BuilderVerifierExt;
 
-use super::guard::{Guard, Names, SystemNames};
+use super::guard::{Guard, Names};
+use super::lookup::SystemNames;
 
 /// The time a connection may take to be made, TLS included. An attempt's own timeout may be shorter.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -57,7 +58,7 @@ impl Clients {
     /// # Errors
     /// When TLS or the client cannot be set up at all.
     pub fn new() -> Result<Self, ClientsError> {
-        Self::with_names(Arc::new(SystemNames))
+        Self::with_names(Arc::new(SystemNames::new()))
     }
 
     pub(super) fn with_names(names: Arc<dyn Names>) -> Result<Self, ClientsError> {

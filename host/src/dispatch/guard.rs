@@ -119,22 +119,11 @@ pub(super) struct Unresolved {
     source: io::Error,
 }
 
-/// Where names are looked up; tests bring their own.
+/// Where names are looked up: `lookup` asks the operating system; tests bring their own.
 #[async_trait]
 pub(super) trait Names: Send + Sync + 'static {
     /// The addresses of `name`.
     async fn addresses(&self, name: &str) -> io::Result<Vec<IpAddr>>;
-}
-
-/// The operating system's resolver.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct SystemNames;
-
-#[async_trait]
-impl Names for SystemNames {
-    async fn addresses(&self, name: &str) -> io::Result<Vec<IpAddr>> {
-        Ok(tokio::net::lookup_host((name, 0)).await?.map(|found| found.ip()).collect())
-    }
 }
 
 /// The resolver of the clients that serve destinations with one and the same `allow`.

@@ -316,6 +316,8 @@ fn prepare(
     let mut judges = Vec::new();
     for (route, binding) in routes {
         let one = || vec![route.clone()];
+        // Neither names a value that came from a variable or a file: the schema's violations are without the value
+        // in any case, and `bind` withholds the policy's own words.
         let violations = policy.schema.as_ref().map_or_else(Vec::new, |schema| schema.violations(&binding.config));
         if !violations.is_empty() {
             problems.extend(violations.into_iter().map(|wrong| problem(one(), wrong.pointer, wrong.message)));

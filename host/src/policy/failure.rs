@@ -44,6 +44,27 @@ pub enum Failure {
     NoRoom,
 }
 
+/// What stands in the place of a policy's own words about a configuration that must not be quoted.
+const WITHHELD: &str = "its words are withheld because `policy_config` holds values from variables or files";
+
+impl Failure {
+    /// The same failure without the policy's own words. What the host says of it stays.
+    pub(super) fn without_words(self) -> Self {
+        match self {
+            Self::Refused(_) => Self::Refused(WITHHELD.to_owned()),
+            Self::Panicked(_) => Self::Panicked(format!("panicked; {WITHHELD}")),
+            // It may name what the policy answered, such as a header field.
+            Self::Nonsense(_) => Self::Nonsense(WITHHELD.to_owned()),
+            told_by_the_host @ (Self::OutOfFuel(_)
+            | Self::OutOfTime(_)
+            | Self::OutOfMemory(_)
+            | Self::OutOfStack
+            | Self::Trapped(_)
+            | Self::NoRoom) => told_by_the_host,
+        }
+    }
+}
+
 /// What can go wrong between asking and having an answer in the host's own types.
 pub(super) enum Unusable {
     /// The call did not return.

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
+use tokio::runtime::{Handle, RuntimeFlavor};
 
 use super::failure::{Failure, Unusable};
 use super::guest::{Guest, Reply};
@@ -17,13 +18,14 @@ use super::standard::standard_rule;
 use super::v0_1::Instance;
 use super::{Asked, AttemptView, Interest};
 use crate::clock::Timestamp;
-use crate::config::{Isolation, OnPolicyFailure, PolicyBinding};
+use crate::config::{Isolation, OnPolicyFailure, PolicyBinding, PolicyLimits};
 use crate::message::{
     Admission, Decision, Fallback, Fault, Message, Outcome, PolicyRef, Provenance, Response, Scope, Silence, Verdict,
 };
 
 /// Asks on behalf of one route. Questions are answered on the calling thread: a decision takes a microsecond, and at
-/// most the time the route allows its policy.
+/// most the time the route allows its policy. Where that is more than the default, the other tasks of a
+/// multi-threaded runtime are moved off the thread first, so that no route but its own pays for it.
 pub struct Judge {
     interest: Interest,
     bench: Option<Bench>,
@@ -44,6 +46,8 @@ struct Bench {
     config: String,
     idle: Mutex<Vec<Guest>>,
     most_idle: usize,
+    /// Whether a question may take longer than an async thread can be kept.
+    may_be_slow: bool,
 }
 
 impl Judge {
@@ -56,18 +60,12 @@ impl Judge {
     /// the configuration against the policy's schema.
     ///
     /// # Errors
-    /// Why the policy cannot serve under this configuration.
+    /// Why the policy cannot serve under this configuration; without its own words where the configuration holds
+    /// values that must not be shown.
     pub(super) fn bind(sandbox: &Arc<Sandbox>, policy: &Arc<Policy>, binding: &PolicyBinding) -> Result<Self, Failure> {
         let config = binding.config.to_string();
-        let (mut guest, interest) = Guest::configured(sandbox, &policy.contract, &binding.limits, &config)?;
-        if policy.hooks.judge {
-            for outcome in rehearsal() {
-                let asked = guest.ask(&binding.limits, None, |instance, store| {
-                    instance.judge(store, AttemptView::first(), &outcome, &interest)
-                });
-                asked.result?;
-            }
-        }
+        let (guest, interest) =
+            rehearsed(sandbox, policy, binding, &config).map_err(|failure| sayable(failure, binding))?;
         // One question runs on each core; some more instances bridge the moments in which threads outnumber cores.
         let most_idle = 2 * std::thread::available_parallelism().map_or(1, usize::from);
         let bench = Bench {
@@ -77,6 +75,7 @@ impl Judge {
             config,
             idle: Mutex::new(Vec::new()),
             most_idle,
+            may_be_slow: may_be_slow(&binding.limits),
         };
         bench.keep(guest);
         Ok(Self { interest, bench: Some(bench) })
@@ -131,8 +130,21 @@ impl Judge {
 }
 
 impl Bench {
-    /// Puts a question to an instance, and keeps the instance for the next one if it did well.
+    /// Puts a question to an instance, off the async threads if it may take long.
     fn ask<T>(
+        &self,
+        message: &Message,
+        question: impl FnOnce(&Instance, &mut wasmtime::Store<Host>) -> Result<T, Unusable>,
+    ) -> Reply<T> {
+        if self.may_be_slow && on_many_threads() {
+            tokio::task::block_in_place(|| self.ask_here(message, question))
+        } else {
+            self.ask_here(message, question)
+        }
+    }
+
+    /// Puts a question to an instance, and keeps the instance for the next one if it did well.
+    fn ask_here<T>(
         &self,
         message: &Message,
         question: impl FnOnce(&Instance, &mut wasmtime::Store<Host>) -> Result<T, Unusable>,
@@ -144,6 +156,7 @@ impl Bench {
             None => match Guest::configured(&self.sandbox, &self.policy.contract, limits, &self.config) {
                 Ok((guest, _)) => guest,
                 Err(failure) => {
+                    let failure = sayable(failure, &self.binding);
                     return Reply { result: Err(failure), fuel: 0, took: Duration::ZERO, log: Vec::new() };
                 }
             },
@@ -180,6 +193,42 @@ impl Bench {
         };
         Asked { answer, provenance }
     }
+}
+
+/// An instance that accepted the binding's configuration and can judge, and what it wants to see.
+fn rehearsed(
+    sandbox: &Arc<Sandbox>,
+    policy: &Policy,
+    binding: &PolicyBinding,
+    config: &str,
+) -> Result<(Guest, Interest), Failure> {
+    let (mut guest, interest) = Guest::configured(sandbox, &policy.contract, &binding.limits, config)?;
+    if policy.hooks.judge {
+        for outcome in rehearsal() {
+            let asked = guest.ask(&binding.limits, None, |instance, store| {
+                instance.judge(store, AttemptView::first(), &outcome, &interest)
+            });
+            asked.result?;
+        }
+    }
+    Ok((guest, interest))
+}
+
+/// As much of a failure to take the binding's configuration as may be shown: it goes to the terminal, the log, the
+/// admin API and the attempts' records, and the policy may have quoted what it was given.
+fn sayable(failure: Failure, binding: &PolicyBinding) -> Failure {
+    if binding.holds_secret { failure.without_words() } else { failure }
+}
+
+/// Whether a route allows its policy more than what no other route notices.
+fn may_be_slow(limits: &PolicyLimits) -> bool {
+    let default = PolicyLimits::default();
+    limits.fuel > default.fuel || limits.time > default.time
+}
+
+/// Whether this thread is one of several of a runtime's, so that another one can take its tasks over.
+fn on_many_threads() -> bool {
+    Handle::try_current().is_ok_and(|runtime| runtime.runtime_flavor() == RuntimeFlavor::MultiThread)
 }
 
 /// An answer of the host's own: no policy was asked.

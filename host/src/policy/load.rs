@@ -1,8 +1,8 @@
 //! A file becomes a policy: read, made a component, held against the contract, compiled, instantiated and asked what it
 //! is. Only what passes all of that is ever served.
 //!
-//! The order is from cheap to dear: size, imports and interface are looked at before anything is compiled, since how
-//! long compiling takes is not bounded by wasmtime.
+//! The order is from cheap to dear: size, imports, interface and functions are looked at before anything is compiled,
+//! since wasmtime bounds neither the time nor the memory that compiling takes, and both grow faster than a function.
 
 use std::fs::File;
 use std::io::Read;
@@ -27,6 +27,13 @@ use crate::message::PolicyRef;
 
 /// The largest file that is looked at.
 pub(super) const MAX_FILE: usize = 32 << 20;
+
+/// The longest function that is compiled, in bytes of its body. The longest in a policy that parses JSON has 27 KiB; one
+/// of 7 MiB takes most of a gigabyte to compile.
+const MAX_FUNCTION: usize = 1 << 20;
+
+/// Functions in one file, those of the component's own that lead in and out of its modules included.
+const MAX_FUNCTIONS: usize = 100_000;
 
 /// A policy, compiled and known to keep to the contract.
 pub(super) struct Policy {
@@ -89,6 +96,12 @@ pub enum LoadError {
         /// What it most likely comes from.
         hint: &'static str,
     },
+    /// It holds a function whose body is longer than 1 MiB.
+    #[error("holds a function of {}, and the longest that is compiled is {}", bytes(*.0), bytes(MAX_FUNCTION))]
+    FunctionTooLong(usize),
+    /// It holds more than 100,000 functions.
+    #[error("holds more than {MAX_FUNCTIONS} functions, which is more than any policy needs")]
+    TooManyFunctions,
     /// It was built for another version of the contract.
     #[error(
         "was built for {built_for}, and this host speaks backstop:policy@{VERSION}: build it again with this host's SDK"
@@ -164,6 +177,7 @@ impl Policy {
             &encoded
         };
         let imports = imports_of_component(component)?;
+        check_functions(component)?;
         let compiled = Component::from_binary(sandbox.engine(), component)
             .map_err(|error| LoadError::Invalid(format!("{error:#}")))?;
         let contract =
@@ -270,6 +284,30 @@ fn imports_of_component(component: &[u8]) -> Result<Vec<String>, LoadError> {
         }
     }
     Ok(imports)
+}
+
+/// Refuses what would take too much memory to compile, in whatever module or component within it stands.
+fn check_functions(component: &[u8]) -> Result<(), LoadError> {
+    let mut functions = 0_usize;
+    for payload in Parser::new(0).parse_all(component) {
+        match payload.map_err(|error| LoadError::Invalid(error.to_string()))? {
+            Payload::CodeSectionEntry(body) => {
+                let length = body.as_bytes().len();
+                if length > MAX_FUNCTION {
+                    return Err(LoadError::FunctionTooLong(length));
+                }
+                functions = functions.saturating_add(1);
+            }
+            Payload::ComponentCanonicalSection(section) => {
+                functions = functions.saturating_add(usize::try_from(section.count()).unwrap_or(usize::MAX));
+            }
+            _ => {}
+        }
+        if functions > MAX_FUNCTIONS {
+            return Err(LoadError::TooManyFunctions);
+        }
+    }
+    Ok(())
 }
 
 fn check_import(name: &str) -> Result<(), LoadError> {

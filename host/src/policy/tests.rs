@@ -2,10 +2,13 @@
 
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::{HeaderMap, Method, StatusCode};
 use serde_json::json;
+use tokio::sync::oneshot;
+use tokio_util::task::TaskTracker;
 
 use super::failure::Failure;
 use super::judge::Judge;
@@ -57,6 +60,12 @@ pub(super) fn guest(judge: &str) -> Vec<u8> {
 
 /// A plain module as cargo would build it, with the contract written into it: further `items`, and a schema.
 pub(super) fn module(judge: &str, items: &str, schema: &str) -> Vec<u8> {
+    configuring("", judge, items, schema)
+}
+
+/// The same, with the body of its `configure`: the configuration's text is its first two locals. The answer lies at
+/// 6144, all zero: accepted, and nothing wanted.
+pub(super) fn configuring(configure: &str, judge: &str, items: &str, schema: &str) -> Vec<u8> {
     let contract = escaped(v0_1::CONTRACT);
     let schema_text = escaped(schema.as_bytes());
     let schema_len = escaped(&u32::try_from(schema.len()).expect("a short schema").to_le_bytes());
@@ -77,7 +86,7 @@ pub(super) fn module(judge: &str, items: &str, schema: &str) -> Vec<u8> {
             (data (i32.const 1024) "{schema_text}")
             (data (i32.const 4096) "panicked: no idea")
             (func (export "describe") (result i32) (i32.const 512))
-            (func (export "configure") (param i32 i32) (result i32) (i32.const 6144))
+            (func (export "configure") (param i32 i32) (result i32) {configure} (i32.const 6144))
             (func (export "admit") (param i32 i32 i32 i32 i32 i32 i32) (result i32) unreachable)
             (func (export "judge")
                 (param $number i32) (param $of i32) (param i64 i64 i64 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)
@@ -105,6 +114,7 @@ pub(super) fn binding() -> PolicyBinding {
     PolicyBinding {
         name: "rough".to_owned(),
         config: json!(null),
+        holds_secret: false,
         on_failure: OnPolicyFailure::Standard,
         limits: PolicyLimits::default(),
         isolation: Isolation::Reuse,
@@ -163,6 +173,37 @@ fn time_cuts_what_fuel_does_not() {
     let judge = serve(&guest("(loop (br 0))"), &PolicyBinding { limits, ..binding() });
     let asked = judge.judge(&message(), attempt(2), &answered(503));
     assert_eq!(asked.provenance.failure.as_deref(), Some("out of time: it was cut off after 20ms"));
+}
+
+/// A judge whose second judgement runs until its raised limit of time.
+fn slow(time: Duration) -> Arc<Judge> {
+    let limits = PolicyLimits { fuel: u64::MAX / 2, time, ..PolicyLimits::default() };
+    Arc::new(serve(&guest("(loop (br 0))"), &PolicyBinding { limits, ..binding() }))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_policy_with_raised_limits_does_not_keep_the_async_threads() {
+    let judge = slow(Duration::from_secs(1));
+    let (tasks, (begun, begins)) = (TaskTracker::new(), oneshot::channel());
+    let over = Arc::new(AtomicBool::new(false));
+    let (asking, ends) = (Arc::clone(&judge), Arc::clone(&over));
+    let asked = tasks.spawn(async move {
+        let _ = begun.send(());
+        let asked = asking.judge(&message(), attempt(2), &answered(503));
+        ends.store(true, Ordering::SeqCst);
+        asked.provenance.failure
+    });
+    begins.await.expect("it begins");
+    let meanwhile = tasks.spawn(async move { over.load(Ordering::SeqCst) });
+    assert!(!meanwhile.await.expect("it runs"), "another task ran only when the question was answered");
+    let failure = asked.await.expect("it ends").expect("it was cut off");
+    assert_eq!(failure, "out of time: it was cut off after 1s");
+}
+
+#[tokio::test]
+async fn a_runtime_of_one_thread_asks_where_it_is() {
+    let asked = slow(Duration::from_millis(200)).judge(&message(), attempt(2), &answered(503));
+    assert_eq!(asked.provenance.failure.as_deref(), Some("out of time: it was cut off after 200ms"));
 }
 
 #[test]
@@ -298,6 +339,31 @@ fn a_forbidden_import_is_named() {
     let component = r#"(component (import "wasi:cli/environment@0.2.3" (instance)))"#;
     let text = load(&wat::parse_str(component).expect("a component")).map(|_| ()).expect_err("refused").to_string();
     assert!(text.contains("imports `wasi:cli/environment@0.2.3`") && text.contains("backstop policy build"), "{text}");
+}
+
+#[test]
+fn what_would_take_too_much_memory_to_compile_is_refused_before_it_is() {
+    let refused = |file: &[u8]| load(file).map(|_| ()).expect_err("it must be refused");
+    let nested = |items: &str| {
+        let text = format!("(component (component (core module {items})))");
+        wat::parse_str(&text).expect("a component")
+    };
+    // Two bytes go to its locals and its end.
+    let function = |length: usize| format!("(func {})", "nop ".repeat(length - 2));
+    let too_long = function((1 << 20) + 1);
+    for file in [module("", &too_long, ""), nested(&too_long)] {
+        let error = refused(&file);
+        assert!(matches!(error, LoadError::FunctionTooLong(_)), "{error}");
+        assert!(error.to_string().contains("the longest that is compiled is 1 MiB"), "{error}");
+    }
+    let error = refused(&nested(&function(1 << 20)));
+    assert!(matches!(error, LoadError::OtherWorld(_)), "that long it may be: {error}");
+
+    let too_many = "(func)".repeat(100_001);
+    for file in [module("", &too_many, ""), nested(&too_many)] {
+        let error = refused(&file);
+        assert!(error.to_string().contains("more than 100000 functions"), "{error}");
+    }
 }
 
 #[test]

@@ -213,9 +213,11 @@ impl Resolver<'_> {
             self.complain_of(&place.key("policy"), message);
             return None;
         }
+        let (written, _, found) = self.root.descend(&place.key("policy_config").steps());
         Some(PolicyBinding {
             name,
             config: config.given().unwrap_or_default(),
+            holds_secret: found && written.holds_secret(),
             on_failure: match on_failure.given() {
                 Some(RawOnPolicyFailure::Standard) | None => OnPolicyFailure::Standard,
                 Some(RawOnPolicyFailure::Retry) => OnPolicyFailure::Retry,

@@ -141,6 +141,21 @@ routes:
 }
 
 #[test]
+fn a_policy_s_binding_knows_whether_it_holds_secrets() {
+    let plain = "
+  plain:
+    destination: https://e.example.com
+    policy: vendor-codes
+    policy_config: { keys: [seen] }
+    fallback: { json: { key: '${env:SECRET}' } }
+  bare: { destination: 'https://f.example.com', policy: standard }
+";
+    let config = parse_in(&format!("{EVERYWHERE}{plain}"), &surroundings()).unwrap();
+    let holds_secret = |name| route(&config, name).policy.as_ref().unwrap().holds_secret;
+    assert_eq!([holds_secret("policy"), holds_secret("plain"), holds_secret("bare")], [true, false, false]);
+}
+
+#[test]
 fn policy_config_knows_where_it_holds_secrets() {
     let config: Config = parse_in(EVERYWHERE, &surroundings()).unwrap();
     let policy = crate::message::RouteName::new("policy").unwrap();

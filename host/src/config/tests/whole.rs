@@ -50,6 +50,7 @@ fn the_example_of_the_design_comes_to_exactly_what_it_says() {
     let expected = PolicyBinding {
         name: "risk-control".to_owned(),
         config: json!({ "retryable": ["InternalError"] }),
+        holds_secret: false,
         on_failure: OnPolicyFailure::Standard,
         limits: PolicyLimits::default(),
         isolation: Isolation::Reuse,

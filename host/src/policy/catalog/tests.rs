@@ -8,7 +8,7 @@ use tokio_util::task::TaskTracker;
 use super::*;
 use crate::clock::SystemClock;
 use crate::message::Verdict;
-use crate::policy::tests::{answered, attempt, binding, guest, message, module};
+use crate::policy::tests::{answered, attempt, binding, configuring, guest, message, module};
 
 /// A guest that puts every message aside from the second attempt on.
 const STRICT: &str = "(i32.store8 (i32.const 6144) (i32.const 3))";
@@ -123,6 +123,51 @@ async fn everything_wrong_is_said_at_once() {
         assert!(text.contains(words), "{text}\nlacks {words}");
     }
     assert!(!text.contains("a secret"), "{text}");
+}
+
+/// Bodies of `configure` that quote what they are given: as the reason to refuse it, and as a panic's last words.
+const QUOTING: [(&str, &str); 2] = [
+    (
+        "(i32.store8 (i32.const 6144) (i32.const 1))
+         (i32.store (i32.const 6148) (local.get 0))
+         (i32.store (i32.const 6152) (local.get 1))",
+        "the policy refuses its configuration: ",
+    ),
+    (
+        "(memory.copy (i32.const 4106) (local.get 0) (local.get 1))
+         (call $log (i32.const 3) (i32.const 4096) (i32.add (i32.const 10) (local.get 1)))
+         unreachable",
+        "the policy fails under this configuration: panicked",
+    ),
+];
+
+#[tokio::test]
+async fn a_policy_s_own_words_about_secrets_are_withheld() {
+    for (configure, words) in QUOTING {
+        let dir = tempfile::tempdir().expect("a folder");
+        fs::write(dir.path().join("rough.wasm"), configuring(configure, "", "", "")).expect("written");
+        let said = async |holds_secret| {
+            let binding = PolicyBinding { config: json!({"key": "hunter2"}), holds_secret, ..binding() };
+            let problems = open(dir.path(), vec![(route("orders"), Some(binding))]).await;
+            problems.expect_err("the policy does not take it").to_string()
+        };
+        let (plain, withheld) = (said(false).await, said(true).await);
+        assert!(plain.contains(words) && plain.contains("hunter2"), "{plain}");
+        assert!(withheld.contains(words) && withheld.contains("its words are withheld because"), "{withheld}");
+        assert!(!withheld.contains("hunter2"), "{withheld}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nor_does_a_reload_or_the_admin_api_say_them() {
+    let binding = PolicyBinding { config: json!({"key": "hunter2"}), holds_secret: true, ..binding() };
+    let host = Followed::start(vec![(route("orders"), Some(binding))]).await;
+    let (refusing, _) = QUOTING[0];
+    host.replace(&configuring(refusing, "", "", ""));
+    host.until("the file is refused", |host| host.status().refusal.is_some()).await;
+    let why = host.status().refusal.expect("just seen").why.concat();
+    assert!(why.contains("withheld") && !why.contains("hunter2"), "{why}");
+    host.end().await;
 }
 
 #[tokio::test]
