@@ -119,6 +119,11 @@ const TOO_LONG: &str = "is longer than 1 MiB, the most that a configuration may 
 
 /// The file's text.
 fn read(path: &Path) -> Result<String, String> {
+    // Opening a pipe would wait for whoever writes to it.
+    let metadata = std::fs::metadata(path).map_err(|error| format!("cannot be read: {error}"))?;
+    if !metadata.is_file() {
+        return Err("is not a regular file: name the configuration's own file, not a folder or a pipe".to_owned());
+    }
     let open = || -> std::io::Result<Vec<u8>> {
         let mut content = Vec::new();
         std::fs::File::open(path)?.take(MAX_FILE as u64 + 1).read_to_end(&mut content)?;

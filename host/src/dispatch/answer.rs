@@ -1,4 +1,7 @@
 //! Reading an answer: no more of it than was asked for, and none of it without bound.
+//!
+//! It refuses a status that is no final one (RFC 9110 §15), since whoever waits for the answer could do nothing with
+//! it, and it drops what only the host may say.
 
 use std::time::Duration;
 
@@ -53,7 +56,12 @@ pub(super) async fn read(
     url: &Url,
 ) -> Result<(Response, Remainder), Silence> {
     let status = response.status();
-    let headers = fields::end_to_end(std::mem::take(response.headers_mut()));
+    // No upgrade was asked for, so `101` answers nothing either.
+    if !(200..=599).contains(&status.as_u16()) {
+        let place = fault::place(url);
+        return Err(silence(Fault::Protocol, format!("{place} answered with status {}", status.as_u16())));
+    }
+    let headers = fields::without_own(fields::end_to_end(std::mem::take(response.headers_mut())));
     let announced = response.content_length();
     let (wanted, whole) = match read {
         Read::Prefix(wanted) => (wanted.min(limit), false),

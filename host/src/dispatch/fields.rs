@@ -10,7 +10,7 @@ pub const ATTEMPT: HeaderName = HeaderName::from_static("backstop-attempt");
 /// Carries the idempotency key, as a structured field.
 pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
-/// What the host alone may say: a caller's fields with this prefix are dropped.
+/// What the host alone may say: fields with this prefix are dropped, whether a caller or a vendor sent them.
 pub const OWN_PREFIX: &str = "backstop-";
 
 /// Fields that concern one connection only (RFC 9110 §7.6.1), and those of a proxy's own authentication (§11.7).
@@ -39,6 +39,15 @@ pub fn end_to_end(mut headers: HeaderMap) -> HeaderMap {
         .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
         .collect();
     for name in named.iter().chain(&HOP_BY_HOP) {
+        headers.remove(name);
+    }
+    headers
+}
+
+/// `headers` without those that the host alone may set.
+pub fn without_own(mut headers: HeaderMap) -> HeaderMap {
+    let own: Vec<HeaderName> = headers.keys().filter(|name| name.as_str().starts_with(OWN_PREFIX)).cloned().collect();
+    for name in own {
         headers.remove(name);
     }
     headers

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use http::header::{CONTENT_LENGTH, EXPECT, HOST};
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderMap, HeaderValue, Method};
 use tokio_util::task::TaskTracker;
 use url::Url;
 
@@ -106,14 +106,9 @@ fn request(delivery: &Delivery, auth: Option<Field>) -> Result<reqwest::Request,
 
 /// The caller's end-to-end fields; over them the destination's; over those what the host itself says.
 fn headers(delivery: &Delivery, auth: Option<Field>) -> HeaderMap {
-    let mut headers = fields::end_to_end(delivery.request.headers.clone());
+    let mut headers = fields::without_own(fields::end_to_end(delivery.request.headers.clone()));
     // The body is at hand, so nobody need be asked whether to send it.
     for name in [HOST, CONTENT_LENGTH, EXPECT] {
-        headers.remove(name);
-    }
-    let reserved: Vec<HeaderName> =
-        headers.keys().filter(|name| name.as_str().starts_with(fields::OWN_PREFIX)).cloned().collect();
-    for name in reserved {
         headers.remove(name);
     }
 

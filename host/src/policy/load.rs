@@ -28,8 +28,8 @@ use crate::message::PolicyRef;
 /// The largest file that is looked at.
 pub(super) const MAX_FILE: usize = 32 << 20;
 
-/// The longest function that is compiled, in bytes of its body. The longest in a policy that parses JSON has 27 KiB; one
-/// of 7 MiB takes most of a gigabyte to compile.
+/// The longest function that is compiled, in bytes of its body. The longest in a policy that parses JSON has 27 KiB;
+/// one of 7 MiB takes most of a gigabyte to compile.
 const MAX_FUNCTION: usize = 1 << 20;
 
 /// Functions in one file, those of the component's own that lead in and out of its modules included.

@@ -5,7 +5,8 @@
 //! holds, byte for byte, is described in `sqlite/schema.rs`.
 //!
 //! It refuses to share: a lock beside the file (`NAME.lock`) turns a second host away. It refuses to guess: a file
-//! that is damaged, foreign or of a newer version is [`StoreError::Unusable`], and is left as it was.
+//! that is damaged, foreign or of a newer version is [`StoreError::Unusable`], and is left as it was. Damage anywhere in
+//! it is looked for at the start, unless the file is larger than 256 MiB.
 
 mod accept;
 mod claim;

@@ -257,6 +257,19 @@ fn a_file_is_read_from_disk_and_its_paths_are_relative_to_its_folder() {
     assert!(Config::load(&path).unwrap_err().to_string().contains("not UTF-8"));
 }
 
+#[cfg(unix)]
+#[test]
+fn what_is_not_a_regular_file_is_refused_without_waiting_for_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("backstop.yaml");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
+    assert!(made.success());
+    for path in [pipe.as_path(), folder.path()] {
+        let problems = Config::load(path).unwrap_err().to_string();
+        assert!(problems.contains("is not a regular file"), "{problems}");
+    }
+}
+
 proptest! {
     #[test]
     fn no_text_makes_it_panic(text in any::<String>()) {

@@ -276,6 +276,32 @@ async fn what_is_not_http_is_a_protocol_fault() {
 }
 
 #[tokio::test]
+async fn a_status_that_is_no_final_one_is_a_protocol_fault() {
+    for status in [101, 600, 999] {
+        for read in [Read::Whole, Read::Prefix(9)] {
+            let vendor = Vendor::answering(format!("HTTP/1.1 {status} X\r\nContent-Length: 0\r\n\r\n")).await;
+            let outcome = transport().send(delivery(route_to(&vendor.url("/")), get(""), read)).await.outcome;
+            let detail = format!("{} answered with status {status}", vendor.address);
+            assert_eq!(fault_of(outcome), (Fault::Protocol, detail));
+        }
+    }
+    let early = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+    let vendor = Vendor::answering(early).await;
+    assert_eq!(&response(fetch(&vendor.url("/")).await).body[..], b"ok", "what comes before the final one is none");
+}
+
+#[tokio::test]
+async fn a_vendor_cannot_say_what_only_the_host_may() {
+    let vendor = Vendor::answering(
+        "HTTP/1.1 200 OK\r\nBackstop-Message-Id: forged\r\nBACKSTOP-Attempts: 9\r\nX-Backstop: mine\r\nContent-Length: 0\r\n\r\n",
+    )
+    .await;
+    let headers = response(fetch(&vendor.url("/")).await).headers;
+    assert!(!headers.keys().any(|name| name.as_str().starts_with(fields::OWN_PREFIX)), "{headers:?}");
+    assert_eq!(headers["x-backstop"], "mine");
+}
+
+#[tokio::test]
 async fn a_broken_chunk_is_a_protocol_fault() {
     let vendor = Vendor::answering("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nnonsense\r\n").await;
     assert_eq!(fault_of(fetch(&vendor.url("/")).await).0, Fault::Protocol);

@@ -217,6 +217,32 @@ async fn sqlite_refuses_a_file_that_was_cut_short() {
     assert_eq!(std::fs::metadata(place.file()).unwrap().len(), length / 2, "no new file in its place");
 }
 
+#[tokio::test]
+async fn sqlite_refuses_a_file_that_is_damaged_in_the_middle() {
+    let place = Place::new();
+    let store = place.open();
+    for number in 0..200 {
+        accept(&store, queued(number, "orders", at(0))).await;
+    }
+    store.close().await.unwrap();
+    // As a host leaves it that was killed: with a log beside it.
+    let store = place.open();
+    accept(&store, queued(200, "orders", at(0))).await;
+    let (killed, log) = (Place::new(), "backstop.db-wal");
+    std::fs::copy(place.0.path().join(log), killed.0.path().join(log)).unwrap();
+    let mut damaged = std::fs::read(place.file()).unwrap();
+    let middle = damaged.len() / 2 / 4096 * 4096;
+    damaged[middle..middle + 4096].fill(0xa5);
+    std::fs::write(killed.file(), &damaged).unwrap();
+
+    let reason = killed.refusal();
+
+    assert!(reason.contains("damaged") && reason.contains(".recover"), "{reason}");
+    assert!(std::fs::read(killed.file()).unwrap() == damaged, "it is left as it was");
+    let log_of = |place: &Place| std::fs::read(place.0.path().join(log)).unwrap();
+    assert!(!log_of(&killed).is_empty() && log_of(&killed) == log_of(&place), "and so is its log");
+}
+
 #[test]
 fn sqlite_refuses_the_database_of_another_program_and_leaves_it_alone() {
     let place = Place::new();
