@@ -107,7 +107,8 @@ async fn claims(path: &Path, backlog: u32) -> anyhow::Result<()> {
             let watch = Stopwatch::start();
             let claimed = store.claim_due(lanes, now().after(Duration::from_secs(1)), lease()).await?;
             total += watch.elapsed();
-            store.release(claimed.messages.iter().map(|message| message.id).collect(), owner()).await?;
+            let ids = claimed.messages.iter().map(|message| message.id).collect();
+            store.release(ids, owner(), now()).await?;
         }
         took.push(total / ROUNDS);
     }

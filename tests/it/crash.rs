@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use backstop_tests::{Gate, Host, Vendor, eventually, ok, status};
+use backstop_tests::{Gate, Host, Vendor, black_hole, eventually, ok, status};
 use futures_util::StreamExt as _;
 use futures_util::stream;
 
@@ -73,4 +73,32 @@ async fn crash_in_the_middle_of_a_thousand_messages_loses_none() {
             assert_eq!(&request.header("backstop-message-id"), id, "a repeat is the same message");
         }
     }
+}
+
+/// The delivery that nobody knows the outcome of is the one to be seen when an order came twice.
+#[tokio::test]
+async fn crash_an_interrupted_attempt_is_in_the_journal_and_not_counted() {
+    let vendor = Vendor::answering([black_hole()]).await;
+    let mut host = Host::start(&format!(
+        "orders: {{ destination: {{ url: '{vendor}', timeout: 30s }}, retry: {{ max_attempts: 1 }} }}"
+    ))
+    .await;
+    let id = host.accept("/r/orders", "one").await;
+    vendor.receives(1).await;
+    host.kill().await;
+    vendor.now_answers([ok()]);
+    host.restart().await;
+    let message = host.until(&id, "delivered").await;
+    let journal: Vec<(u64, bool)> = message["journal"]
+        .as_array()
+        .expect("a journal")
+        .iter()
+        .map(|attempt| {
+            let interrupted = attempt["reason"].as_str().is_some_and(|reason| reason.starts_with("interrupted"));
+            (attempt["number"].as_u64().unwrap_or_default(), interrupted)
+        })
+        .collect();
+    assert_eq!(journal, [(1, true), (2, false)]);
+    let numbers: Vec<String> = vendor.received().iter().map(|received| received.header("backstop-attempt")).collect();
+    assert_eq!(numbers, ["1", "2"], "no two deliveries carry the same number");
 }
