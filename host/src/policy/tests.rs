@@ -350,14 +350,22 @@ fn what_would_take_too_much_memory_to_compile_is_refused_before_it_is() {
     };
     // Two bytes go to its locals and its end.
     let function = |length: usize| format!("(func {})", "nop ".repeat(length - 2));
-    let too_long = function((1 << 20) + 1);
+    let too_long = function((256 << 10) + 1);
     for file in [module("", &too_long, ""), nested(&too_long)] {
         let error = refused(&file);
         assert!(matches!(error, LoadError::FunctionTooLong(_)), "{error}");
-        assert!(error.to_string().contains("the longest that is compiled is 1 MiB"), "{error}");
+        assert!(error.to_string().contains("the longest that is compiled is 256 KiB"), "{error}");
     }
-    let error = refused(&nested(&function(1 << 20)));
+    let error = refused(&nested(&function(256 << 10)));
     assert!(matches!(error, LoadError::OtherWorld(_)), "that long it may be: {error}");
+
+    let locals = |count: usize| format!("(func (local {}))", "i32 i64 ".repeat(count / 2));
+    for file in [module("", &locals(1002), ""), nested(&locals(1002))] {
+        let error = refused(&file);
+        assert!(error.to_string().contains("1002 local variables, and the most that are compiled are 1000"), "{error}");
+    }
+    let error = refused(&nested(&locals(1000)));
+    assert!(matches!(error, LoadError::OtherWorld(_)), "so many it may have: {error}");
 
     let too_many = "(func)".repeat(100_001);
     for file in [module("", &too_many, ""), nested(&too_many)] {
