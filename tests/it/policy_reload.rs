@@ -81,7 +81,8 @@ async fn is_survived(trouble: &str, failure: &str) {
         let said = attempt["provenance"]["failure"].to_string();
         assert!(said.contains(failure), "{said}");
     }
-    let lines = host.log_lines(r#""message":"policy failed""#);
+    let failures = || host.log_lines(r#""message":"policy failed""#);
+    let lines = eventually("three lines", async || Some(failures()).filter(|lines| lines.len() >= 3)).await;
     assert_eq!(lines.len(), 3, "{lines:?}");
     assert!(lines.iter().all(|line| line.matches("\"message\":").count() == 1), "no key twice: {lines:?}");
     let totals = host.admin("/v1/routes").await["routes"][0]["since_start"].clone();

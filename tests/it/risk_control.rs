@@ -152,6 +152,8 @@ async fn risk_control_the_error_rate_alarm_fires_once_and_clears_once() {
         notices.iter().map(|notice| serde_json::from_str::<serde_json::Value>(&notice.text())).collect();
     let events: Vec<_> = events.into_iter().map(|event| event.expect("JSON")["event"].clone()).collect();
     assert_eq!(events, ["alarm.fired", "alarm.cleared"]);
+    // The log is written by a thread of its own, and may be a moment behind.
+    eventually("the last word in the log", async || host.log_lines("alarm cleared: ").pop()).await;
     let alarms = [host.log_lines("alarm: ").len(), host.log_lines("alarm cleared: ").len()];
     assert_eq!(alarms, [1, 1], "said once each");
 }

@@ -14,7 +14,7 @@ use tracing_subscriber::fmt::MakeWriter;
 /// Lines that may wait to be written.
 const WAITING: usize = 16 * 1024;
 /// How long the end of a command waits for the log to be read.
-const FLUSHED_WITHIN: Duration = Duration::from_secs(1);
+const FLUSHED_WITHIN: Duration = Duration::from_secs(2);
 
 /// The log's writer.
 pub(super) struct Log {
