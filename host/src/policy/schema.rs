@@ -3,7 +3,7 @@
 use std::fmt;
 
 use jsonschema::Validator;
-use jsonschema::error::ValidationErrorKind;
+use jsonschema::error::{TypeKind, ValidationErrorKind};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -73,6 +73,9 @@ fn each(error: &jsonschema::ValidationError<'_>, document: &Value) -> Vec<Violat
         ValidationErrorKind::Type { .. } if pointer.is_empty() && error.instance().is_null() => {
             let required = schema.and_then(|schema| schema.get("required")).map(listed).unwrap_or_default();
             vec![Violation { pointer, message: format!("the policy needs a `policy_config` with {required}") }]
+        }
+        ValidationErrorKind::Type { kind: TypeKind::Single(wanted) } => {
+            one(format!("is {}, and must be of type {wanted}", kind_of(error.instance())))
         }
         ValidationErrorKind::Type { .. } => one(format!("is {}, and may not be", kind_of(error.instance()))),
         ValidationErrorKind::Pattern { .. } => one("is not written as it must be".to_owned()),
@@ -196,7 +199,7 @@ mod tests {
     #[test]
     fn what_to_write_instead_is_said_as_far_as_the_schema_tells() {
         for (config, said) in [
-            (json!({ "pause": 60 }), "/pause: is a number, and may not be; write it like `500ms`, `2s`"),
+            (json!({ "pause": 60 }), "/pause: is a number, and must be of type string; write it like `500ms`, `2s`"),
             (json!({ "pause": "soon" }), "/pause: is not written as it must be; write it like `500ms`, `2s`"),
             (json!({ "pause": "1s", "verdict": "retri" }), "/verdict: is none of `accept`, `retry`, `drop`"),
             (
@@ -209,7 +212,7 @@ mod tests {
             ),
             (
                 json!({ "pause": "1s", "body_contains": 1 }),
-                "/body_contains: is a number, and may not be; it is: This text in the body.",
+                "/body_contains: is a number, and must be of type string; it is: This text in the body.",
             ),
             (json!({}), "lacks `pause`"),
             (json!(null), "the policy needs a `policy_config` with `pause`"),

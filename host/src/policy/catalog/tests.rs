@@ -115,8 +115,8 @@ async fn everything_wrong_is_said_at_once() {
     let text = problems.to_string();
     assert_eq!(problems.0.len(), 3, "{text}");
     for words in [
-        "route `bad`: policy `rough`: policy_config/most: value is not of type \"integer\"",
-        "route `empty`: policy `rough`: \"most\" is a required property",
+        "route `bad`: policy `rough`: policy_config/most: is text, and must be of type integer",
+        "route `empty`: policy `rough`: lacks `most`",
         "route `lost`: policy `ruogh`: there is no ruogh.wasm in ",
         "there are: rough",
     ] {
