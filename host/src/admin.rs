@@ -217,21 +217,25 @@ async fn list(Shared(admin): Shared<Arc<Admin>>, query: Result<Query<ListQuery>,
 
 async fn show(Shared(admin): Shared<Arc<Admin>>, Path(id): Path<String>) -> Response {
     let instance = format!("/v1/messages/{id}");
-    let unknown = || {
-        Problem::new(
-            Kind::UnknownMessage,
-            "it was never stored (as what a waiting caller got is not), or ended longer ago than it is kept",
-        )
-    };
-    let Ok(id) = id.parse::<MessageId>() else { return unknown().answer(&instance) };
-    match admin.store.message(id).await {
+    match find(&*admin.store, &id).await {
         Ok(Some(stored)) => {
             let mut shown = message_json(&stored);
             shown["request"] = request_json(&stored);
             Json(shown).into_response()
         }
-        Ok(None) => unknown().answer(&instance),
+        Ok(None) => Problem::unknown_message().answer(&instance),
         Err(error) => store_problem(&error, &instance),
+    }
+}
+
+/// The message whose id somebody wrote; none when there is none, or when that is no id at all.
+///
+/// # Errors
+/// [`StoreError`]
+pub async fn find(store: &dyn Store, id: &str) -> Result<Option<Stored>, StoreError> {
+    match id.parse::<MessageId>() {
+        Ok(id) => store.message(id).await,
+        Err(_) => Ok(None),
     }
 }
 

@@ -23,15 +23,22 @@ use crate::watch::Watch;
 /// How the reason of a decision begins that a policy failed to make.
 const POLICY_FAILED: &str = "policy failed";
 
-/// Makes attempts.
+/// Makes attempts, with all that takes.
 pub struct Attempts {
-    routes: BTreeMap<RouteName, Arc<Route>>,
-    catalog: Arc<Catalog>,
-    transport: Arc<dyn Transport>,
-    holds: Arc<Holds>,
-    alarms: Arc<Alarms>,
-    watch: Arc<Watch>,
-    clock: Arc<dyn Clock>,
+    /// The routes by name: those that a fallback may lead to.
+    pub routes: BTreeMap<RouteName, Arc<Route>>,
+    /// Who judges.
+    pub catalog: Arc<Catalog>,
+    /// How an attempt reaches its destination.
+    pub transport: Arc<dyn Transport>,
+    /// Which destinations asked for quiet.
+    pub holds: Arc<Holds>,
+    /// Who counts failures.
+    pub alarms: Arc<Alarms>,
+    /// Who is told.
+    pub watch: Arc<Watch>,
+    /// The time, and chance.
+    pub clock: Arc<dyn Clock>,
 }
 
 /// How an attempt is to be made.
@@ -94,19 +101,6 @@ impl Made {
 }
 
 impl Attempts {
-    /// Everything an attempt needs.
-    pub fn new(
-        routes: BTreeMap<RouteName, Arc<Route>>,
-        catalog: Arc<Catalog>,
-        transport: Arc<dyn Transport>,
-        holds: Arc<Holds>,
-        alarms: Arc<Alarms>,
-        watch: Arc<Watch>,
-        clock: Arc<dyn Clock>,
-    ) -> Self {
-        Self { routes, catalog, transport, holds, alarms, watch, clock }
-    }
-
     /// Makes one attempt of `message` on its route.
     pub async fn make(&self, message: &Message, route: &Arc<Route>, terms: Terms) -> Made {
         let judge = self.catalog.judge(&route.name);

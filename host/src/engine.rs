@@ -131,15 +131,15 @@ impl Engine {
         let notifier = Notifier::start(clients, Arc::clone(&clock), &rest, stop_rest.clone());
         let alarms = Arc::new(Alarms::new(config.routes.values(), notifier));
         let watch = Arc::new(Watch::new(config.routes.keys()));
-        let attempts = Arc::new(Attempts::new(
-            config.routes.clone(),
-            Arc::clone(&catalog),
-            transport as Arc<dyn Transport>,
-            Arc::clone(&holds),
-            Arc::clone(&alarms),
-            Arc::clone(&watch),
-            Arc::clone(&clock),
-        ));
+        let attempts = Arc::new(Attempts {
+            routes: config.routes.clone(),
+            catalog: Arc::clone(&catalog),
+            transport: transport as Arc<dyn Transport>,
+            holds: Arc::clone(&holds),
+            alarms: Arc::clone(&alarms),
+            watch: Arc::clone(&watch),
+            clock: Arc::clone(&clock),
+        });
         let queue = Arc::new(Queue::new(
             queue::lanes(config.routes.values(), &tally, config.max_in_flight),
             Arc::clone(&store) as Arc<dyn Store>,

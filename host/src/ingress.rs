@@ -262,14 +262,7 @@ async fn message_status(
     axum::extract::Path(id): axum::extract::Path<String>,
 ) -> Response {
     let instance = format!("/v1/messages/{id}");
-    let unknown = || {
-        Problem::new(
-            Kind::UnknownMessage,
-            "it was never stored (as what a waiting caller got is not), or ended longer ago than it is kept",
-        )
-    };
-    let Ok(id) = id.parse::<MessageId>() else { return unknown().answer(&instance) };
-    match ingress.store.message(id).await {
+    match crate::admin::find(&*ingress.store, &id).await {
         Ok(Some(mut stored)) => {
             for attempt in &mut stored.attempts {
                 attempt.outcome.excerpt.clear();
@@ -279,7 +272,7 @@ async fn message_status(
             }
             axum::Json(crate::admin::message_json(&stored)).into_response()
         }
-        Ok(None) => unknown().answer(&instance),
+        Ok(None) => Problem::unknown_message().answer(&instance),
         Err(error) => unavailable(error).answer(&instance),
     }
 }

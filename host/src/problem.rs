@@ -100,6 +100,12 @@ impl Problem {
         Self { kind, detail: detail.into(), retry_after: None, members: Vec::new() }
     }
 
+    /// The message asked for is not in the store.
+    pub fn unknown_message() -> Self {
+        let detail = "it was never stored (as what a waiting caller got is not), or ended longer ago than it is kept";
+        Self::new(Kind::UnknownMessage, detail)
+    }
+
     /// When to come again: `Retry-After`, rounded up to whole seconds.
     #[must_use]
     pub fn retry_after(mut self, delay: Duration) -> Self {

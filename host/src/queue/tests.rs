@@ -126,15 +126,15 @@ impl Bench {
         let vendor = Arc::new(Vendor { clock: Arc::clone(&clock), script: Mutex::default(), seen: Mutex::default() });
         let holds = Arc::new(Holds::default());
         let watch = Arc::new(Watch::new(by_name.keys()));
-        let attempts = Attempts::new(
-            by_name.clone(),
-            Arc::new(catalog.await.unwrap()),
-            Arc::clone(&vendor) as Arc<dyn Transport>,
-            Arc::clone(&holds),
-            Arc::new(Alarms::new(&routes, notifier)),
-            Arc::clone(&watch),
-            Arc::clone(&seam),
-        );
+        let attempts = Attempts {
+            routes: by_name.clone(),
+            catalog: Arc::new(catalog.await.unwrap()),
+            transport: Arc::clone(&vendor) as Arc<dyn Transport>,
+            holds: Arc::clone(&holds),
+            alarms: Arc::new(Alarms::new(&routes, notifier)),
+            watch: Arc::clone(&watch),
+            clock: Arc::clone(&seam),
+        };
         let tally = store.tally().await.unwrap();
         let queue = Arc::new(Queue::new(
             lanes(&routes, &tally, 100),
