@@ -6,8 +6,8 @@
 //!
 //! The way of a policy: [`load`](inspect) makes a file into a compiled component that keeps to the contract (`v0_1`)
 //! inside the `sandbox`; a [`Judge`] binds it to a route's configuration and asks it, on instances that it keeps at
-//! hand; the [`Catalog`] holds the judge of every route and follows the files as they change. [`build`] makes such
-//! files from guest crates.
+//! hand; the [`Catalog`] holds the judge of every route and follows the files as they change. A [`Candidate`]
+//! is a policy that serves no route, for the author's tools. [`build`] makes such files from guest crates.
 
 mod sandbox;
 mod host;
@@ -20,6 +20,7 @@ mod standard;
 mod judge;
 mod catalog;
 mod watch;
+mod candidate;
 pub mod build;
 
 #[cfg(test)]
@@ -32,6 +33,7 @@ use serde::Serialize;
 use crate::clock::Timestamp;
 use crate::message::Provenance;
 
+pub use candidate::{Candidate, Unfit, Workbench};
 pub use catalog::{Catalog, PolicyProblem, PolicyProblems, PolicyStatus, Refusal};
 pub use failure::Failure;
 pub use judge::Judge;

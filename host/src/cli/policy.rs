@@ -1,12 +1,10 @@
-//! `backstop policy`: making policies.
+//! `backstop policy`: making policies, each command in a file of its own.
 
-use std::io::Write as _;
-use std::path::{Path, PathBuf};
+mod build;
+
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-
-use crate::policy::build;
 
 #[derive(clap::Args, Debug)]
 pub(super) struct Policy {
@@ -20,59 +18,15 @@ enum Command {
     #[command(
         after_help = "Examples:\n  backstop policy build                    # the crate here, or every crate in ./policies\n  backstop policy build my-rule --out policies"
     )]
-    Build(Build),
-}
-
-#[derive(clap::Args, Debug)]
-struct Build {
-    /// The folders of the guest crates. Default: this folder if it is one, else every one in `./policies`.
-    dirs: Vec<PathBuf>,
-    /// Where the `.wasm` files go. Default: `./policies`, or the folder above when this is a guest crate in one of
-    /// that name.
-    #[arg(short, long, value_name = "DIR")]
-    out: Option<PathBuf>,
+    Build(build::Build),
 }
 
 impl Policy {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
-        let Command::Build(build) = self.command;
-        // Cargo is waited for; nothing else runs meanwhile.
-        tokio::task::spawn_blocking(move || build.run()).await.context("the build broke off")?
-    }
-}
-
-impl Build {
-    fn run(self) -> anyhow::Result<ExitCode> {
-        let dirs = if self.dirs.is_empty() { build::find_crates(Path::new("."))? } else { self.dirs };
-        let out = match self.out {
-            Some(out) => out,
-            None => default_out(&dirs)?,
-        };
-        let built = build::build(&dirs, &out, &mut |line| {
-            let _ = writeln!(std::io::stderr(), "{line}");
-        })?;
-        for policy in built {
-            let described = &policy.description;
-            out!(
-                "{}  {} {}  {} bytes  sha256 {:.12}{}",
-                policy.file.display(),
-                described.name,
-                described.version,
-                described.size,
-                described.digest,
-                if policy.changed { "" } else { "  (unchanged)" }
-            );
-        }
-        Ok(ExitCode::SUCCESS)
-    }
-}
-
-/// Where policies go when nobody says: beside the crate, if that is where it lives.
-fn default_out(dirs: &[PathBuf]) -> anyhow::Result<PathBuf> {
-    let here = std::env::current_dir().context("failed to find the current folder")?;
-    let builds_this = dirs == [PathBuf::from(".")] || dirs == [here.clone()];
-    match here.parent() {
-        Some(above) if builds_this && above.file_name().is_some_and(|name| name == "policies") => Ok(above.to_owned()),
-        _ => Ok(PathBuf::from("policies")),
+        // Cargo and the sandbox's compiler are waited for; nothing else runs meanwhile.
+        let done = tokio::task::spawn_blocking(move || match self.command {
+            Command::Build(build) => build.run(),
+        });
+        done.await.context("the command broke off")?
     }
 }
