@@ -57,7 +57,7 @@ async fn main() -> anyhow::Result<()> {
     });
     let routes = routes.collect::<anyhow::Result<Vec<_>>>()?;
     let watch = Stopwatch::start();
-    let catalog = Catalog::open(&dir, routes.clone(), Arc::new(SystemClock)).await?;
+    let catalog = Catalog::open(&dir, None, routes.clone(), Arc::new(SystemClock)).await?;
     println!("{:>10.1?}  to load and compile four policies", watch.elapsed());
     for ((name, policy), (route, _)) in cases.iter().zip(&routes) {
         let outcome = outcome(policy.as_ref().is_some_and(|(name, ..)| *name == "risk-control"));

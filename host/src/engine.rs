@@ -19,7 +19,7 @@ use crate::dispatch::{Clients, ClientsError, HttpTransport, Notifier, Transport}
 use crate::ingress::{self, Ingress};
 use crate::listener::{self, Descriptors};
 use crate::message::MessageId;
-use crate::policy::{Catalog, PolicyProblems};
+use crate::policy::{Catalog, PolicyProblems, StateDir, StateDirError};
 use crate::queue::{self, Holds, Queue, Tally};
 use crate::store::{Owner, Retention, SqliteStore, Store, StoreError};
 use crate::watch::Watch;
@@ -61,6 +61,9 @@ pub enum StartError {
         #[source]
         source: StoreError,
     },
+    /// The host's own folder is none.
+    #[error("failed to open the host's own folder (`state`)")]
+    State(#[from] StateDirError),
     /// Policies that routes name are missing, broken, or refuse their configuration.
     #[error("failed to load the policies:\n{0}")]
     Policies(#[from] PolicyProblems),
@@ -105,7 +108,11 @@ impl Engine {
         let owner = Owner(MessageId::new(now).to_string());
 
         let bindings = config.routes.values().map(|route| (route.name.clone(), route.policy.clone()));
-        let catalog = Arc::new(Catalog::open(&config.policies, bindings, Arc::clone(&clock)).await?);
+        let state = match config.state.clone() {
+            Some(folder) => Some(aside(move || StateDir::open(&folder)).await??),
+            None => None,
+        };
+        let catalog = Arc::new(Catalog::open(&config.policies, state, bindings, Arc::clone(&clock)).await?);
         let StoreUrl::Sqlite(path) = &config.store;
         let store_error = |source| StartError::Store { path: path.display().to_string(), source };
         let store = {

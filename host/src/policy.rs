@@ -9,6 +9,9 @@
 //! hand; the [`Catalog`] holds the judge of every route and follows the files as they change. A [`Candidate`]
 //! is a policy that serves no route, for the author's tools. [`build`] makes such files from guest crates.
 
+mod state_dir;
+mod compiled;
+mod last_good;
 mod sandbox;
 mod host;
 mod failure;
@@ -17,9 +20,11 @@ mod schema;
 mod load;
 mod guest;
 mod standard;
+mod health;
 mod judge;
 mod catalog;
 mod watch;
+mod quarantine;
 mod candidate;
 pub mod build;
 
@@ -34,12 +39,13 @@ use crate::clock::Timestamp;
 use crate::message::Provenance;
 
 pub use candidate::{Candidate, Unfit, Workbench};
-pub use catalog::{Catalog, PolicyProblem, PolicyProblems, PolicyStatus, Refusal};
+pub use catalog::{Catalog, PolicyProblem, PolicyProblems, PolicyStatus, Quarantine, Refusal};
 pub use failure::Failure;
 pub use judge::Judge;
 pub use load::{Description, LoadError, inspect};
 pub use sandbox::{MAX_INSTANCES, MAX_MEMORY, SandboxError};
 pub use schema::Violation;
+pub use state_dir::{StateDir, StateDirError};
 
 /// What a policy wants to see.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]

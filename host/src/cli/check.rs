@@ -46,7 +46,7 @@ fn counted(count: usize, what: &str) -> String {
 pub(super) async fn check(file: &std::path::Path) -> Result<Config, Problems> {
     let config = Config::load(file)?;
     let bindings = config.routes.values().map(|route| (route.name.clone(), route.policy.clone()));
-    match Catalog::open(&config.policies, bindings, Arc::new(SystemClock)).await {
+    match Catalog::open(&config.policies, None, bindings, Arc::new(SystemClock)).await {
         Ok(_) => Ok(config),
         Err(refused) => Err(in_the_file(&config, &refused)),
     }

@@ -7,6 +7,7 @@ pub(super) const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCAL
 pub(super) const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8081);
 pub(super) const STORE: &str = "backstop.db";
 pub(super) const POLICIES: &str = "policies";
+pub(super) const STATE: &str = ".backstop";
 pub(super) const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 pub(super) const KEEP_FINISHED: Duration = Duration::from_secs(86_400);
 pub(super) const MAX_IN_FLIGHT: usize = 4096;

@@ -41,6 +41,11 @@ impl Config {
         let StoreUrl::Sqlite(path) = &self.store;
         top.insert("store".into(), describer.text(&root.key("store"), &format!("sqlite:{}", path.display())));
         top.insert("policies".into(), describer.text(&root.key("policies"), &self.policies.display().to_string()));
+        let state = match &self.state {
+            Some(folder) => describer.text(&root.key("state"), &folder.display().to_string()),
+            None => "none".into(),
+        };
+        top.insert("state".into(), state);
         top.insert("shutdown_grace".into(), duration(self.shutdown_grace));
         top.insert("keep_finished".into(), duration(self.keep_finished));
         top.insert("max_in_flight".into(), self.max_in_flight.into());
@@ -166,6 +171,7 @@ impl Describer<'_> {
             "memory": size(policy.limits.memory),
             "time": duration(policy.limits.time),
             "output": size(policy.limits.output),
+            "failures": policy.limits.failures,
         });
         shown.insert("policy_limits".into(), limits);
         let isolation = match policy.isolation {

@@ -29,6 +29,10 @@ pub(super) struct RawConfig {
     pub(super) store: Field<String>,
     /// The folder of policies, relative to this file's folder. Default ./policies.
     pub(super) policies: Field<String>,
+    /// The host's own folder, relative to this file's folder: compiled policies, and the last good file of each, which
+    /// a start falls back on. Made if missing; only the host's user may write there. `none` keeps nothing. Default
+    /// ./.backstop.
+    pub(super) state: Field<String>,
     /// How long a shutdown waits for what is in flight, 0s to 1h. Default 10s.
     pub(super) shutdown_grace: Field<Written<Duration>>,
     /// How long finished messages are kept to be looked at, 0s to 3650d. Default 24h.
@@ -204,6 +208,9 @@ pub(super) struct RawPolicyLimits {
     pub(super) time: Field<Written<Duration>>,
     /// Bytes of one answer, up to 64MiB. Default 1MiB.
     pub(super) output: Field<Written<Size>>,
+    /// Failures in a row after which the policy is quarantined: not asked any more on this route, until a new file
+    /// comes. Default 10.
+    pub(super) failures: Field<Count>,
 }
 
 /// The envelope: limits on any verdict, and the backoff.

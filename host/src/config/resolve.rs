@@ -77,7 +77,11 @@ impl Resolver<'_> {
             listen,
             admin,
             store: self.store(&root, raw.store),
-            policies: self.folder(&root.key("policies"), raw.policies),
+            policies: self.folder(&root.key("policies"), raw.policies, defaults::POLICIES),
+            state: match raw.state {
+                Field::Given(none) if none == "none" => None,
+                folder => Some(self.folder(&root.key("state"), folder, defaults::STATE)),
+            },
             shutdown_grace: self.duration(
                 &root.key("shutdown_grace"),
                 raw.shutdown_grace,
@@ -150,14 +154,14 @@ impl Resolver<'_> {
         default()
     }
 
-    fn folder(&self, place: &Place<'_>, raw: Field<String>) -> PathBuf {
+    fn folder(&self, place: &Place<'_>, raw: Field<String>, default: &str) -> PathBuf {
         match raw.given() {
             Some(path) if path.is_empty() => {
-                self.complain(place, "is empty: write a folder such as ./policies");
-                self.base_dir.join(defaults::POLICIES)
+                self.complain(place, format!("is empty: write a folder such as ./{default}"));
+                self.base_dir.join(default)
             }
             Some(path) => self.base_dir.join(path),
-            None => self.base_dir.join(defaults::POLICIES),
+            None => self.base_dir.join(default),
         }
     }
 

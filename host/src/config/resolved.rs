@@ -29,6 +29,9 @@ pub struct Config {
     pub store: StoreUrl,
     /// The folder of policies. Default `./policies`, relative to the configuration file's folder.
     pub policies: PathBuf,
+    /// The host's own folder, if it may keep anything: compiled policies and their last good files. Default
+    /// `./.backstop`, relative to the configuration file's folder.
+    pub state: Option<PathBuf>,
     /// How long a shutdown waits for what is in flight. Default 10 s.
     pub shutdown_grace: Duration,
     /// How long finished messages are kept to be looked at. Default 24 h.
@@ -277,11 +280,13 @@ pub struct PolicyLimits {
     pub time: Duration,
     /// Bytes of strings and lists in one answer. Default 1 MiB.
     pub output: usize,
+    /// Failures in a row after which the policy is quarantined on this route. Default 10.
+    pub failures: u32,
 }
 
 impl Default for PolicyLimits {
     fn default() -> Self {
-        Self { fuel: 10_000_000, memory: 16 << 20, time: Duration::from_millis(100), output: 1 << 20 }
+        Self { fuel: 10_000_000, memory: 16 << 20, time: Duration::from_millis(100), output: 1 << 20, failures: 10 }
     }
 }
 

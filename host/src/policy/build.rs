@@ -121,7 +121,7 @@ pub enum BuildError {
 /// With the first crate that does not become a policy; those before it have been written.
 pub fn build(dirs: &[PathBuf], out: &Path, progress: &mut dyn FnMut(&str)) -> Result<Vec<Built>, BuildError> {
     let crates = dirs.iter().map(|dir| crates::inspect_crate(dir)).collect::<Result<Vec<_>, _>>()?;
-    let sandbox = Sandbox::new().map_err(|error| {
+    let sandbox = Sandbox::new(None).map_err(|error| {
         let hint = "";
         BuildError::NoPolicy { package: "the sandbox".to_owned(), hint, source: LoadError::Sandbox(error) }
     })?;

@@ -47,7 +47,7 @@ impl Workbench {
     /// # Errors
     /// When the machine does not offer what a sandbox needs.
     pub fn new() -> Result<Self, LoadError> {
-        Ok(Self { sandbox: Arc::new(Sandbox::new().map_err(LoadError::Sandbox)?) })
+        Ok(Self { sandbox: Arc::new(Sandbox::new(None).map_err(LoadError::Sandbox)?) })
     }
 
     /// Loads the file at `path`, whatever it is called. Blocks while it compiles.
@@ -89,7 +89,8 @@ impl Candidate {
             config: config.clone(),
             holds_secret: false,
             on_failure: OnPolicyFailure::Standard,
-            limits,
+            // Whoever tries a policy wants to know how it fails, each time.
+            limits: PolicyLimits { failures: u32::MAX, ..limits },
             isolation,
         };
         Judge::bind(&self.sandbox, &self.policy, &binding).map_err(Unfit::Failed)

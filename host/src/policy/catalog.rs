@@ -2,7 +2,8 @@
 //!
 //! Reading it takes no lock. It never serves what it has not seen working: a file is compiled aside, held against
 //! every route that uses it (schema, configuration, a rehearsal), and only then swapped in, for all of them at once.
-//! `watch` does that again whenever a file changes.
+//! `watch` does that again whenever a file changes. Where the folder has nothing good to offer at a start, the last good
+//! file does; where a policy fails again and again on a route, `quarantine` puts another one in its place there.
 
 use std::collections::{BTreeMap, HashMap};
 use std::error::Error;
@@ -19,9 +20,11 @@ use tokio::sync::Semaphore;
 use super::failure::Failure;
 use super::guest::Guest;
 use super::judge::Judge;
+use super::last_good::{LastGood, Which};
 use super::load::{LoadError, Policy, is_name, read};
 use super::sandbox::Sandbox;
 use super::schema::Violation;
+use super::state_dir::StateDir;
 use super::watch::Stamp;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{PolicyBinding, PolicyLimits};
@@ -34,10 +37,12 @@ const COMPILING: usize = 2;
 pub struct Catalog {
     pub(super) dir: PathBuf,
     pub(super) clock: Arc<dyn Clock>,
-    sandbox: Arc<Sandbox>,
+    pub(super) sandbox: Arc<Sandbox>,
+    /// Where good files are kept, if anywhere.
+    pub(super) last_good: Option<LastGood>,
     /// The routes of each policy.
     pub(super) users: BTreeMap<String, Vec<(RouteName, PolicyBinding)>>,
-    judges: ArcSwap<HashMap<RouteName, Arc<Judge>>>,
+    pub(super) judges: ArcSwap<HashMap<RouteName, Arc<Judge>>>,
     standard: Arc<Judge>,
     files: Mutex<BTreeMap<String, FileState>>,
     compiling: Semaphore,
@@ -50,6 +55,7 @@ pub(super) struct FileState {
     pub(super) stamp: Option<Stamp>,
     pub(super) served: Option<(Arc<Policy>, Timestamp)>,
     pub(super) refusal: Option<Refusal>,
+    pub(super) quarantines: Vec<Quarantine>,
 }
 
 /// A policy, for the admin API.
@@ -69,6 +75,23 @@ pub struct PolicyStatus {
     pub present: bool,
     /// Why the file that is there now does not serve, when it does not.
     pub refusal: Option<Refusal>,
+    /// The routes on which what serves was set aside, and what stands in for it there. A new file lifts them all.
+    pub quarantines: Vec<Quarantine>,
+}
+
+/// A policy that was set aside on one route, since it failed again and again.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Quarantine {
+    /// Where.
+    pub route: RouteName,
+    /// SHA-256 of the file that was set aside, in hexadecimal.
+    pub digest: String,
+    /// When.
+    pub at: Timestamp,
+    /// Its last failure.
+    pub why: String,
+    /// SHA-256 of the last good file, which judges instead; none when the route's `on_policy_failure` does.
+    pub stands_in: Option<String>,
 }
 
 /// Why a file was not swapped in.
@@ -128,13 +151,31 @@ pub(super) struct Prepared {
     pub(super) judges: Vec<(RouteName, Arc<Judge>)>,
 }
 
+/// Why a policy was not found good.
+pub(super) enum Rejection {
+    /// Its file is missing or broken, or the policy fails: no configuration would help.
+    File(Vec<PolicyProblem>),
+    /// A route's configuration does not fit it.
+    Configuration(Vec<PolicyProblem>),
+}
+
+impl Rejection {
+    pub(super) fn problems(self) -> Vec<PolicyProblem> {
+        match self {
+            Self::File(problems) | Self::Configuration(problems) => problems,
+        }
+    }
+}
+
 impl Catalog {
-    /// Loads every policy that `routes` use from the files in `dir`.
+    /// Loads every policy that `routes` use from the files in `dir`. With a `state`, compiled code is kept there, and a
+    /// last good file serves in the place of one that is missing or broken.
     ///
     /// # Errors
     /// Everything that is wrong, at once: files that are missing or refused, configurations that do not fit.
     pub async fn open(
         dir: &Path,
+        state: Option<StateDir>,
         routes: impl IntoIterator<Item = (RouteName, Option<PolicyBinding>)>,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, PolicyProblems> {
@@ -147,7 +188,8 @@ impl Catalog {
                 Some(binding) => users.entry(binding.name.clone()).or_default().push((route, binding)),
             }
         }
-        let sandbox = Sandbox::new().map_err(|error| {
+        let (compiled, last_good) = state.map(|state| (state.compiled, state.last_good)).unzip();
+        let sandbox = Sandbox::new(compiled).map_err(|error| {
             let routes = users.values().flatten().map(|(route, _)| route.clone()).collect();
             let message = chain(&LoadError::Sandbox(error));
             PolicyProblems(vec![PolicyProblem { policy: "*".to_owned(), routes, pointer: String::new(), message }])
@@ -156,6 +198,7 @@ impl Catalog {
             dir: dir.to_owned(),
             clock,
             sandbox: Arc::new(sandbox),
+            last_good,
             users,
             judges: ArcSwap::from_pointee(judges),
             standard,
@@ -183,6 +226,7 @@ impl Catalog {
                 loaded_at: file.served.as_ref().map(|(_, at)| *at),
                 present: file.stamp.is_some(),
                 refusal: file.refusal.clone(),
+                quarantines: file.quarantines.clone(),
             }
         };
         self.files().iter().map(one).collect()
@@ -209,25 +253,69 @@ impl Catalog {
         self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes `prepared` serve, on all its routes at once.
-    pub(super) fn swap_in(&self, name: &str, stamp: Option<Stamp>, prepared: Prepared) {
+    /// Makes `prepared` serve, on all its routes at once. That lifts every quarantine of the policy before it.
+    pub(super) fn swap_in(&self, name: &str, stamp: Option<Stamp>, refusal: Option<Refusal>, prepared: Prepared) {
         self.judges.rcu(|judges| {
             let mut judges = HashMap::clone(judges);
             judges.extend(prepared.judges.iter().cloned());
             judges
         });
         let served = Some((prepared.policy, self.clock.now()));
-        self.files().insert(name.to_owned(), FileState { stamp, served, refusal: None });
+        self.files().insert(name.to_owned(), FileState { stamp, served, refusal, quarantines: Vec::new() });
     }
 
-    /// Compiles `file` aside and holds it against every route that uses it.
-    pub(super) async fn prepare(&self, name: &str, file: Vec<u8>) -> Result<Prepared, Vec<PolicyProblem>> {
+    /// Compiles `file`, which stands in the folder, and holds it against every route that uses it. If it is good it is
+    /// kept as the last good one.
+    pub(super) async fn prepare(&self, name: &str, file: Vec<u8>) -> Result<Prepared, Rejection> {
+        let last_good = self.last_good.clone();
+        let proved_itself = self.proved_itself(name);
+        let routes = self.users.get(name).cloned().unwrap_or_default();
+        let policy = name.to_owned();
+        self.prepare_aside(name, routes, move |sandbox, routes| {
+            let prepared = prepare(sandbox, &policy, &file, routes)?;
+            let kept = last_good.map(|last_good| last_good.serves(&policy, &file, proved_itself));
+            if let Some(Err(error)) = kept {
+                tracing::warn!(%policy, %error, "failed to keep the policy's file as the last good one");
+            }
+            Ok(prepared)
+        })
+        .await
+    }
+
+    /// Whether what serves as this policy did so well on some route, and was not set aside there. At a start nothing
+    /// serves yet, and what served when the host stopped is taken at its word.
+    fn proved_itself(&self, name: &str) -> bool {
+        let judges = self.judges.load();
+        let routes = self.users.get(name).map_or(&[][..], Vec::as_slice);
+        let mut serving = routes.iter().filter_map(|(route, _)| judges.get(route)).peekable();
+        serving.peek().is_none() || serving.any(|judge| judge.proved_itself() && judge.quarantined().is_none())
+    }
+
+    /// Compiles a `file` that was good once, and holds it against these routes.
+    pub(super) async fn prepare_again(
+        &self,
+        name: &str,
+        file: Vec<u8>,
+        routes: Vec<(RouteName, PolicyBinding)>,
+    ) -> Result<Prepared, Rejection> {
+        let policy = name.to_owned();
+        self.prepare_aside(name, routes, move |sandbox, routes| prepare(sandbox, &policy, &file, routes)).await
+    }
+
+    /// Does what blocks off the async threads, and no more of it at once than [`COMPILING`].
+    async fn prepare_aside(
+        &self,
+        name: &str,
+        routes: Vec<(RouteName, PolicyBinding)>,
+        prepare: impl FnOnce(&Arc<Sandbox>, &[(RouteName, PolicyBinding)]) -> Result<Prepared, Rejection> + Send + 'static,
+    ) -> Result<Prepared, Rejection> {
         // The semaphore is never closed, so waiting on it cannot fail.
         let _permit = self.compiling.acquire().await.ok();
-        let routes = self.users.get(name).cloned().unwrap_or_default();
-        let (sandbox, policy) = (Arc::clone(&self.sandbox), name.to_owned());
-        let prepared = tokio::task::spawn_blocking(move || prepare(&sandbox, &policy, &file, &routes)).await;
-        prepared.unwrap_or_else(|panic| Err(vec![self.problem(name, &LoadError::Compile(panic.to_string()))]))
+        let sandbox = Arc::clone(&self.sandbox);
+        let prepared = tokio::task::spawn_blocking(move || prepare(&sandbox, &routes)).await;
+        prepared.unwrap_or_else(|panic| {
+            Err(Rejection::File(vec![self.problem(name, &LoadError::Compile(panic.to_string()))]))
+        })
     }
 
     /// A problem with a file, which concerns all its routes.
@@ -257,26 +345,51 @@ impl Catalog {
 
     /// Loads one policy for the first time, and returns what is wrong with it.
     async fn load_first(&self, name: &str, present: &BTreeMap<String, Stamp>) -> Vec<PolicyProblem> {
-        let Some(stamp) = present.get(name) else {
-            return vec![PolicyProblem {
-                message: self.nothing_called(name, present),
-                ..self.problem(name, &LoadError::FileName)
-            }];
+        let stamp = present.get(name).copied();
+        let problems = match self.load_from_folder(name, present).await {
+            Ok(prepared) => {
+                self.swap_in(name, stamp, None, prepared);
+                return Vec::new();
+            }
+            Err(Rejection::Configuration(problems)) => return problems,
+            Err(Rejection::File(problems)) => problems,
         };
+        let Some(prepared) = self.load_last_good(name).await else { return problems };
+        let why: Vec<_> = problems.iter().map(ToString::to_string).collect();
+        tracing::error!(
+            target: "backstop::alarm", policy = %name, digest = prepared.policy.reference.digest, why = %why.join("; "),
+            "the policy's file does not serve; its last good one goes on"
+        );
+        self.swap_in(name, stamp, Some(Refusal { at: self.clock.now(), why }), prepared);
+        Vec::new()
+    }
+
+    async fn load_from_folder(&self, name: &str, present: &BTreeMap<String, Stamp>) -> Result<Prepared, Rejection> {
+        let rejected = |error: &LoadError| Rejection::File(vec![self.problem(name, error)]);
+        if !present.contains_key(name) {
+            let message = self.nothing_called(name, present);
+            let problem = PolicyProblem { message, ..self.problem(name, &LoadError::FileName) };
+            return Err(Rejection::File(vec![problem]));
+        }
         let path = self.path(name);
         let file = tokio::task::spawn_blocking(move || read(&path)).await;
-        let file = match file {
-            Ok(Ok(file)) => file,
-            Ok(Err(error)) => return vec![self.problem(name, &error)],
-            Err(panic) => return vec![self.problem(name, &LoadError::Compile(panic.to_string()))],
-        };
-        match self.prepare(name, file).await {
-            Ok(prepared) => {
-                self.swap_in(name, Some(*stamp), prepared);
-                Vec::new()
+        let file = file.unwrap_or_else(|panic| Err(LoadError::Compile(panic.to_string())));
+        self.prepare(name, file.map_err(|error| rejected(&error))?).await
+    }
+
+    /// The newest of the last good files that is still good.
+    async fn load_last_good(&self, name: &str) -> Option<Prepared> {
+        let last_good = self.last_good.clone()?;
+        let routes = self.users.get(name).cloned().unwrap_or_default();
+        for which in [Which::Serving, Which::Before] {
+            let (files, policy) = (last_good.clone(), name.to_owned());
+            let file = tokio::task::spawn_blocking(move || files.read(&policy, which)).await;
+            let Ok(Some(file)) = file else { continue };
+            if let Ok(prepared) = self.prepare_again(name, file, routes.clone()).await {
+                return Some(prepared);
             }
-            Err(problems) => problems,
         }
+        None
     }
 
     pub(super) fn path(&self, name: &str) -> PathBuf {
@@ -305,14 +418,14 @@ fn prepare(
     name: &str,
     file: &[u8],
     routes: &[(RouteName, PolicyBinding)],
-) -> Result<Prepared, Vec<PolicyProblem>> {
+) -> Result<Prepared, Rejection> {
     let problem = |routes, pointer, message| PolicyProblem { policy: name.to_owned(), routes, pointer, message };
     let policy = Policy::named(sandbox, name, file).map_err(|error| {
         let all = routes.iter().map(|(route, _)| route.clone()).collect();
-        vec![problem(all, String::new(), chain(&error))]
+        Rejection::File(vec![problem(all, String::new(), chain(&error))])
     })?;
     let policy = Arc::new(policy);
-    let mut problems = Vec::new();
+    let (mut failing, mut misfits) = (Vec::new(), Vec::new());
     let mut judges = Vec::new();
     for (route, binding) in routes {
         let one = || vec![route.clone()];
@@ -320,15 +433,25 @@ fn prepare(
         // in any case, and `bind` withholds the policy's own words.
         let violations = policy.schema.as_ref().map_or_else(Vec::new, |schema| schema.violations(&binding.config));
         if !violations.is_empty() {
-            problems.extend(violations.into_iter().map(|wrong| problem(one(), wrong.pointer, wrong.message)));
+            misfits.extend(violations.into_iter().map(|wrong| problem(one(), wrong.pointer, wrong.message)));
             continue;
         }
         match Judge::bind(sandbox, &policy, binding) {
             Ok(judge) => judges.push((route.clone(), Arc::new(judge))),
-            Err(failure) => problems.push(problem(one(), String::new(), refused_by_policy(&failure))),
+            Err(failure @ Failure::Refused(_)) => {
+                misfits.push(problem(one(), String::new(), refused_by_policy(&failure)));
+            }
+            Err(failure) => failing.push(problem(one(), String::new(), refused_by_policy(&failure))),
         }
     }
-    if problems.is_empty() { Ok(Prepared { policy, judges }) } else { Err(problems) }
+    match (misfits.is_empty(), failing.is_empty()) {
+        (true, true) => Ok(Prepared { policy, judges }),
+        (true, false) => Err(Rejection::File(failing)),
+        (false, _) => {
+            misfits.extend(failing);
+            Err(Rejection::Configuration(misfits))
+        }
+    }
 }
 
 fn refused_by_policy(failure: &Failure) -> String {
@@ -362,4 +485,4 @@ pub(super) fn chain(error: &dyn Error) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

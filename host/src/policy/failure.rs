@@ -42,6 +42,14 @@ pub enum Failure {
     /// Every slot for an instance is taken.
     #[error("no room for another instance of it")]
     NoRoom,
+    /// It was not asked: it failed too often in a row before.
+    #[error("quarantined: not asked, since it failed {failures} times in a row; the last time it was {why}")]
+    Quarantined {
+        /// How often in a row.
+        failures: u32,
+        /// Its last failure.
+        why: String,
+    },
 }
 
 /// What stands in the place of a policy's own words about a configuration that must not be quoted.
@@ -60,8 +68,15 @@ impl Failure {
             | Self::OutOfMemory(_)
             | Self::OutOfStack
             | Self::Trapped(_)
+            // What it says was said without the policy's words already.
+            | Self::Quarantined { .. }
             | Self::NoRoom) => told_by_the_host,
         }
+    }
+
+    /// Whether it is the policy's doing, and not that of the host's own limits.
+    pub(super) const fn is_of_the_policy(&self) -> bool {
+        !matches!(self, Self::NoRoom | Self::Quarantined { .. })
     }
 }
 

@@ -31,6 +31,13 @@ pub(super) struct Reply<T> {
     pub(super) log: Vec<LogLine>,
 }
 
+impl<T> Reply<T> {
+    /// The reply of a policy that was not asked.
+    pub(super) const fn without_asking(failure: Failure) -> Self {
+        Self { result: Err(failure), fuel: 0, took: Duration::ZERO, log: Vec::new() }
+    }
+}
+
 impl Guest {
     /// Makes an instance and configures it. Says what it then wants to see.
     pub(super) fn configured(

@@ -11,6 +11,7 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 
 use super::failure::{Failure, Unusable};
 use super::guest::{Guest, Reply};
+use super::health::Health;
 use super::host::Host;
 use super::load::Policy;
 use super::sandbox::Sandbox;
@@ -28,7 +29,7 @@ use crate::message::{
 /// multi-threaded runtime are moved off the thread first, so that no route but its own pays for it.
 pub struct Judge {
     interest: Interest,
-    bench: Option<Bench>,
+    bench: Option<Arc<Bench>>,
 }
 
 impl std::fmt::Debug for Judge {
@@ -46,6 +47,7 @@ struct Bench {
     config: String,
     idle: Mutex<Vec<Guest>>,
     most_idle: usize,
+    health: Health,
     /// Whether a question may take longer than an async thread can be kept.
     may_be_slow: bool,
 }
@@ -75,10 +77,11 @@ impl Judge {
             config,
             idle: Mutex::new(Vec::new()),
             most_idle,
+            health: Health::default(),
             may_be_slow: may_be_slow(&binding.limits),
         };
         bench.keep(guest);
-        Ok(Self { interest, bench: Some(bench) })
+        Ok(Self { interest, bench: Some(Arc::new(bench)) })
     }
 
     /// What is passed to it. The transport need read no more of an answer than this, for the policy's sake.
@@ -89,6 +92,16 @@ impl Judge {
     /// Which policy it asks; none for the standard rule.
     pub fn policy(&self) -> Option<&PolicyRef> {
         self.bench.as_ref().map(|bench| &bench.policy.reference)
+    }
+
+    /// Why its policy was set aside, if it was: it is not asked any more.
+    pub(super) fn quarantined(&self) -> Option<&str> {
+        self.bench.as_ref().and_then(|bench| bench.health.set_aside())
+    }
+
+    /// Whether its policy ever answered in service.
+    pub(super) fn proved_itself(&self) -> bool {
+        self.bench.as_ref().is_some_and(|bench| bench.health.proved_itself())
     }
 
     /// Should `message` be sent at all? A policy that fails here lets it pass, unless the route puts such messages aside.
@@ -132,10 +145,14 @@ impl Judge {
 impl Bench {
     /// Puts a question to an instance, off the async threads if it may take long.
     fn ask<T>(
-        &self,
+        self: &Arc<Self>,
         message: &Message,
         question: impl FnOnce(&Instance, &mut wasmtime::Store<Host>) -> Result<T, Unusable>,
     ) -> Reply<T> {
+        if let Some(why) = self.health.set_aside() {
+            let failures = self.binding.limits.failures;
+            return Reply::without_asking(Failure::Quarantined { failures, why: why.to_owned() });
+        }
         if self.may_be_slow && on_many_threads() {
             tokio::task::block_in_place(|| self.ask_here(message, question))
         } else {
@@ -145,7 +162,7 @@ impl Bench {
 
     /// Puts a question to an instance, and keeps the instance for the next one if it did well.
     fn ask_here<T>(
-        &self,
+        self: &Arc<Self>,
         message: &Message,
         question: impl FnOnce(&Instance, &mut wasmtime::Store<Host>) -> Result<T, Unusable>,
     ) -> Reply<T> {
@@ -156,16 +173,31 @@ impl Bench {
             None => match Guest::configured(&self.sandbox, &self.policy.contract, limits, &self.config) {
                 Ok((guest, _)) => guest,
                 Err(failure) => {
-                    let failure = sayable(failure, &self.binding);
-                    return Reply { result: Err(failure), fuel: 0, took: Duration::ZERO, log: Vec::new() };
+                    return Reply::without_asking(sayable(failure, &self.binding));
                 }
             },
         };
         let reply = guest.ask(limits, Some(message), question);
         if reply.result.is_ok() {
             self.keep(guest);
+        } else {
+            drop(guest);
+            self.refill();
         }
         reply
+    }
+
+    /// Has an instance made ready in the place of one that was thrown away, so that no question waits for it.
+    fn refill(self: &Arc<Self>) {
+        let bench = Arc::downgrade(self);
+        self.sandbox.aside(move || {
+            // A policy that was replaced or set aside meanwhile is not asked again.
+            let Some(bench) = bench.upgrade().filter(|bench| bench.health.set_aside().is_none()) else { return };
+            let made = Guest::configured(&bench.sandbox, &bench.policy.contract, &bench.binding.limits, &bench.config);
+            if let Ok((guest, _)) = made {
+                bench.keep(guest);
+            }
+        });
     }
 
     fn keep(&self, guest: Guest) {
@@ -181,8 +213,16 @@ impl Bench {
     /// Makes a reply an answer, with `instead` where there is none.
     fn settle<T>(&self, reply: Reply<T>, instead: impl FnOnce(&Failure) -> T) -> Asked<T> {
         let (answer, failure) = match reply.result {
-            Ok(answer) => (answer, None),
-            Err(failure) => (instead(&failure), Some(failure.to_string())),
+            Ok(answer) => {
+                self.health.did_well();
+                (answer, None)
+            }
+            Err(failure) => {
+                if self.health.failed(&failure, self.binding.limits.failures) {
+                    self.sandbox.attention().notify_one();
+                }
+                (instead(&failure), Some(failure.to_string()))
+            }
         };
         let provenance = Provenance {
             policy: Some(self.policy.reference.clone()),
@@ -267,5 +307,28 @@ impl AttemptView {
             now: Timestamp::from_millis(0),
             reauthenticated: false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{Clock as _, SystemClock};
+    use crate::policy::tests::{answered, attempt, binding, guest, message};
+
+    #[tokio::test]
+    async fn an_instance_that_was_thrown_away_is_replaced_before_the_next_question() {
+        let sandbox = Arc::new(Sandbox::new(None).expect("a sandbox"));
+        let policy = Arc::new(Policy::from_bytes(&sandbox, &guest("unreachable")).expect("it loads"));
+        let judge = Judge::bind(&sandbox, &policy, &binding()).expect("it serves");
+        let idle = || judge.bench.as_ref().map_or(0, |bench| bench.idle.lock().expect("no panic").len());
+        assert_eq!(idle(), 1, "the rehearsed one");
+        assert!(judge.judge(&message(), attempt(2), &answered(503)).provenance.failure.is_some());
+        let replaced = async {
+            while idle() != 1 {
+                SystemClock.sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), replaced).await.expect("another one is made ready");
     }
 }

@@ -13,7 +13,6 @@ use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use wasmparser::{ComponentTypeRef, Parser, Payload, TypeBounds};
-use wasmtime::component::Component;
 use wit_component::ComponentEncoder;
 
 use super::Hooks;
@@ -151,7 +150,7 @@ pub enum LoadError {
 /// # Errors
 /// When the file would be refused as a policy.
 pub fn inspect(path: &Path) -> Result<Description, LoadError> {
-    let sandbox = Sandbox::new().map_err(LoadError::Sandbox)?;
+    let sandbox = Sandbox::new(None).map_err(LoadError::Sandbox)?;
     Policy::load(&Arc::new(sandbox), path).map(|policy| policy.describe())
 }
 
@@ -186,8 +185,7 @@ impl Policy {
         };
         let imports = imports_of_component(component)?;
         check_functions(component)?;
-        let compiled = Component::from_binary(sandbox.engine(), component)
-            .map_err(|error| LoadError::Invalid(format!("{error:#}")))?;
+        let compiled = sandbox.compile(component).map_err(|error| LoadError::Invalid(format!("{error:#}")))?;
         let contract =
             Contract::new(sandbox.engine(), &compiled).map_err(|error| LoadError::OtherWorld(format!("{error:#}")))?;
         let manifest = Guest::describe(sandbox, &contract, &PolicyLimits::default()).map_err(LoadError::Describe)?;

@@ -12,7 +12,11 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
+use tokio::sync::Notify;
+use wasmtime::component::Component;
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, ResourceLimiter};
+
+use super::compiled::CompiledCode;
 
 /// The grain of the wall-clock backstop: a question is cut at most this much later than its limit.
 pub(super) const TICK: Duration = Duration::from_millis(10);
@@ -23,6 +27,9 @@ pub const MAX_INSTANCES: usize = 512;
 /// Of these, how many idle ones may not take, so that a question always finds room: one question runs on each thread
 /// of the host at most.
 const KEPT_FREE: usize = 128;
+
+/// Jobs that wait for the sandbox's own thread.
+const JOBS: usize = 64;
 
 /// The most linear memory any route may allow a policy.
 pub const MAX_MEMORY: usize = 256 << 20;
@@ -43,15 +50,18 @@ const STACK: usize = 256 << 10;
 pub(super) struct Sandbox {
     engine: Engine,
     slots: Arc<AtomicUsize>,
+    compiled: Option<CompiledCode>,
+    attention: Notify,
+    aside: Aside,
     _ticker: Ticker,
 }
 
 impl Sandbox {
-    /// Sets the engine up and starts its ticker.
+    /// Sets the engine up and starts its threads. What it compiles is kept where `compiled` says.
     ///
     /// # Errors
     /// When the machine offers no executable memory, not enough address space, or no thread.
-    pub(super) fn new() -> Result<Self, SandboxError> {
+    pub(super) fn new(compiled: Option<CompiledCode>) -> Result<Self, SandboxError> {
         // Slots are reserved address space only (4 GiB each, so that no bounds check is needed); where that is rationed
         // (`ulimit -v`), instances are allocated one by one instead, which costs some microseconds more each.
         let engine = Engine::new(&settings(pooling())).or_else(|_| {
@@ -60,8 +70,29 @@ impl Sandbox {
             Engine::new(&modest)
         });
         let engine = engine.map_err(SandboxError::Engine)?;
-        let ticker = Ticker::start(engine.clone()).map_err(SandboxError::Ticker)?;
-        Ok(Self { engine, slots: Arc::new(AtomicUsize::new(0)), _ticker: ticker })
+        let ticker = Ticker::start(engine.clone()).map_err(SandboxError::Thread)?;
+        let aside = Aside::start().map_err(SandboxError::Thread)?;
+        let slots = Arc::new(AtomicUsize::new(0));
+        Ok(Self { engine, slots, compiled, attention: Notify::new(), aside, _ticker: ticker })
+    }
+
+    /// Compiles a component, or finds it compiled already.
+    pub(super) fn compile(&self, component: &[u8]) -> wasmtime::Result<Component> {
+        let compile = || Component::from_binary(&self.engine, component);
+        match &self.compiled {
+            Some(compiled) => compiled.of(&self.engine, component, compile),
+            None => compile(),
+        }
+    }
+
+    /// Raised when a policy was set aside, for whoever can put another one in its place.
+    pub(super) const fn attention(&self) -> &Notify {
+        &self.attention
+    }
+
+    /// Does `job` soon, on a thread of the sandbox's own; not at all when [`JOBS`] wait already.
+    pub(super) fn aside(&self, job: impl FnOnce() + Send + 'static) {
+        self.aside.give(Box::new(job));
     }
 
     /// The engine that policies are compiled for.
@@ -102,9 +133,9 @@ pub enum SandboxError {
     /// The engine could not be set up.
     #[error("failed to set up the WebAssembly engine")]
     Engine(#[source] wasmtime::Error),
-    /// The thread that keeps time could not be started.
-    #[error("failed to start the thread that bounds a policy's time")]
-    Ticker(#[source] std::io::Error),
+    /// One of its threads could not be started.
+    #[error("failed to start a thread of the sandbox's own")]
+    Thread(#[source] std::io::Error),
 }
 
 /// Room for one instance; given back when dropped.
@@ -176,6 +207,43 @@ impl Drop for Ticker {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
             // It can only have ended well: it runs nothing that panics.
+            let _ = thread.join();
+        }
+    }
+}
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// The thread that makes instances ready before a question waits for one. It ends when dropped, and is waited for.
+struct Aside {
+    jobs: Option<mpsc::SyncSender<Job>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+impl Aside {
+    fn start() -> std::io::Result<Self> {
+        let (jobs, given) = mpsc::sync_channel::<Job>(JOBS);
+        let thread = thread::Builder::new().name("policy-aside".to_owned()).spawn(move || {
+            while let Ok(job) = given.recv() {
+                job();
+            }
+        })?;
+        Ok(Self { jobs: Some(jobs), thread: Some(thread) })
+    }
+
+    fn give(&self, job: Job) {
+        if let Some(jobs) = &self.jobs {
+            // What finds no place is done by the question that needs it.
+            let _ = jobs.try_send(job);
+        }
+    }
+}
+
+impl Drop for Aside {
+    fn drop(&mut self) {
+        drop(self.jobs.take());
+        // A job may hold the last reference to its sandbox: then this is the thread itself, which is about to end.
+        if let Some(thread) = self.thread.take().filter(|thread| thread.thread().id() != thread::current().id()) {
             let _ = thread.join();
         }
     }

@@ -122,7 +122,7 @@ pub(super) fn binding() -> PolicyBinding {
 }
 
 fn load(file: &[u8]) -> Result<(Arc<Sandbox>, Arc<Policy>), LoadError> {
-    let sandbox = Arc::new(Sandbox::new().expect("a sandbox"));
+    let sandbox = Arc::new(Sandbox::new(None).expect("a sandbox"));
     let policy = Arc::new(Policy::from_bytes(&sandbox, file)?);
     Ok((sandbox, policy))
 }
@@ -308,7 +308,7 @@ fn an_instance_is_used_again_unless_the_route_wants_it_fresh() {
 
 #[test]
 fn instances_beyond_the_bound_are_refused_not_awaited() {
-    let sandbox = Sandbox::new().expect("a sandbox");
+    let sandbox = Sandbox::new(None).expect("a sandbox");
     let slots: Vec<_> = std::iter::from_fn(|| sandbox.slot()).collect();
     assert_eq!(slots.len(), super::MAX_INSTANCES);
     assert!(!sandbox.has_room_to_idle());

@@ -71,14 +71,21 @@ impl Catalog {
         }
         let mut unsettled = Unsettled::new();
         // The first look is at once, for what changed before there were notices.
-        while stop.run_until_cancelled(self.rescan(&mut unsettled)).await.is_some() {
+        while stop.run_until_cancelled(self.look(&mut unsettled)).await.is_some() {
             let pause = if unsettled.is_empty() { RESCAN } else { SETTLE };
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = self.clock.sleep(pause) => {}
+                () = self.sandbox.attention().notified() => {}
                 Some(()) = notices.recv(), if unsettled.is_empty() => {}
             }
         }
+    }
+
+    /// Looks once at what there is to do: at the folder, and at policies that were set aside.
+    async fn look(&self, unsettled: &mut Unsettled) {
+        self.stand_in().await;
+        self.rescan(unsettled).await;
     }
 
     /// Looks at the folder once, and deals with the files that changed and have held still since the last look.
@@ -144,10 +151,13 @@ impl Catalog {
         match self.prepare(name, file).await {
             Ok(prepared) => {
                 let version = prepared.policy.reference.version.clone();
-                self.swap_in(name, Some(stamp), prepared);
+                self.swap_in(name, Some(stamp), None, prepared);
                 tracing::info!(policy = %name, %version, %digest, "policy reloaded");
             }
-            Err(problems) => self.refuse(name, stamp, problems.iter().map(ToString::to_string).collect()),
+            Err(rejection) => {
+                let why = rejection.problems().iter().map(ToString::to_string).collect();
+                self.refuse(name, stamp, why);
+            }
         }
         true
     }

@@ -120,7 +120,8 @@ impl Bench {
         let dir = tempfile::tempdir().unwrap();
         let by_name: BTreeMap<RouteName, Arc<Route>> =
             routes.iter().map(|route| (route.name.clone(), Arc::clone(route))).collect();
-        let catalog = Catalog::open(dir.path(), by_name.keys().map(|name| (name.clone(), None)), Arc::clone(&seam));
+        let catalog =
+            Catalog::open(dir.path(), None, by_name.keys().map(|name| (name.clone(), None)), Arc::clone(&seam));
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let notifier = Notifier::start(Arc::new(Clients::new().unwrap()), Arc::clone(&seam), &tasks, stop.clone());
         let vendor = Arc::new(Vendor { clock: Arc::clone(&clock), script: Mutex::default(), seen: Mutex::default() });

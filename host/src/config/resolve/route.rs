@@ -239,6 +239,7 @@ impl Resolver<'_> {
             memory: self.size(&place.key("memory"), raw.memory, 64 << 10..=1 << 30, default.memory),
             time: self.duration(&place.key("time"), raw.time, MILLISECOND..=SECOND * 60, default.time),
             output: self.size(&place.key("output"), raw.output, 1..=64 << 20, default.output),
+            failures: self.count(&place.key("failures"), raw.failures, 1..=1_000_000, default.failures),
         }
     }
 

@@ -11,45 +11,57 @@ use crate::message::Verdict;
 use crate::policy::tests::{answered, attempt, binding, configuring, guest, message, module};
 
 /// A guest that puts every message aside from the second attempt on.
-const STRICT: &str = "(i32.store8 (i32.const 6144) (i32.const 3))";
+pub(in crate::policy) const STRICT: &str = "(i32.store8 (i32.const 6144) (i32.const 3))";
 
 /// Asks for a number.
 const SCHEMA: &str = r#"{"properties": {"most": {"type": "integer"}}, "required": ["most"]}"#;
 
-fn route(name: &str) -> RouteName {
+pub(in crate::policy) fn route(name: &str) -> RouteName {
     RouteName::new(name).expect("a good name")
 }
 
-fn bound(name: &str, config: Value) -> (RouteName, Option<PolicyBinding>) {
+pub(in crate::policy) fn bound(name: &str, config: Value) -> (RouteName, Option<PolicyBinding>) {
     (route(name), Some(PolicyBinding { config, ..binding() }))
 }
 
 async fn open(dir: &Path, routes: Vec<(RouteName, Option<PolicyBinding>)>) -> Result<Catalog, PolicyProblems> {
-    Catalog::open(dir, routes, Arc::new(SystemClock)).await
+    Catalog::open(dir, None, routes, Arc::new(SystemClock)).await
 }
 
-/// A catalog that follows a folder in which `rough.wasm` accepts everything.
-struct Followed {
+/// A catalog that follows a folder in which `rough.wasm` accepts everything, unless it is replaced.
+pub(in crate::policy) struct Followed {
     dir: tempfile::TempDir,
-    catalog: Arc<Catalog>,
+    state: tempfile::TempDir,
+    pub(in crate::policy) catalog: Arc<Catalog>,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
 
 impl Followed {
-    async fn start(routes: Vec<(RouteName, Option<PolicyBinding>)>) -> Self {
+    pub(in crate::policy) async fn start(routes: Vec<(RouteName, Option<PolicyBinding>)>) -> Self {
         let dir = tempfile::tempdir().expect("a folder");
+        let state = tempfile::tempdir().expect("a folder");
         fs::write(dir.path().join("rough.wasm"), guest("")).expect("written");
-        let catalog = Arc::new(open(dir.path(), routes).await.expect("it opens"));
+        Self::start_in(dir, state, routes).await.expect("it opens")
+    }
+
+    /// Starts with what is in these folders.
+    pub(in crate::policy) async fn start_in(
+        dir: tempfile::TempDir,
+        state: tempfile::TempDir,
+        routes: Vec<(RouteName, Option<PolicyBinding>)>,
+    ) -> Result<Self, PolicyProblems> {
+        let kept = StateDir::open(state.path()).expect("a folder of its own");
+        let catalog = Arc::new(Catalog::open(dir.path(), Some(kept), routes, Arc::new(SystemClock)).await?);
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let (following, until) = (Arc::clone(&catalog), stop.clone());
         tasks.spawn(async move { following.run(until).await });
         tasks.close();
-        Self { dir, catalog, stop, tasks }
+        Ok(Self { dir, state, catalog, stop, tasks })
     }
 
     /// Puts a file in the place of the policy's, as `backstop policy build` does.
-    fn replace(&self, file: &[u8]) {
+    pub(in crate::policy) fn replace(&self, file: &[u8]) {
         let beside = self.dir.path().join("rough.tmp");
         fs::write(&beside, file).expect("written");
         fs::rename(beside, self.file()).expect("renamed");
@@ -63,11 +75,11 @@ impl Followed {
         self.catalog.judge(&route("orders")).judge(&message(), attempt(2), &answered(200)).answer.verdict
     }
 
-    fn status(&self) -> PolicyStatus {
+    pub(in crate::policy) fn status(&self) -> PolicyStatus {
         self.catalog.list().into_iter().find(|policy| policy.name == "rough").expect("it is listed")
     }
 
-    async fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
+    pub(in crate::policy) async fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
         let look = async {
             while !holds(self) {
                 SystemClock.sleep(Duration::from_millis(5)).await;
@@ -77,9 +89,10 @@ impl Followed {
         assert!(waited.is_ok(), "waited in vain until {what}: {:?}", self.status());
     }
 
-    async fn end(self) {
+    pub(in crate::policy) async fn end(self) -> (tempfile::TempDir, tempfile::TempDir) {
         self.stop.cancel();
         self.tasks.wait().await;
+        (self.dir, self.state)
     }
 }
 
@@ -240,4 +253,41 @@ async fn a_file_written_slowly_ends_up_serving() {
     std::io::Write::write_all(&mut file, rest).expect("written");
     host.until("the whole file judges", |host| host.verdict() == Verdict::DeadLetter).await;
     host.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_goes_on_with_the_last_good_file_where_the_folder_has_none() {
+    let routes = || vec![bound("orders", json!(null))];
+    let host = Followed::start(routes()).await;
+    host.replace(&guest(STRICT));
+    host.until("the strict one judges", |host| host.verdict() == Verdict::DeadLetter).await;
+    let good = host.status().digest;
+    let (mut dir, mut state) = host.end().await;
+    let in_its_place: [Option<&[u8]>; 2] = [Some(b"not a policy"), None];
+    for file in in_its_place {
+        match file {
+            Some(broken) => fs::write(dir.path().join("rough.wasm"), broken).expect("written"),
+            None => fs::remove_file(dir.path().join("rough.wasm")).expect("removed"),
+        }
+        let host = Followed::start_in(dir, state, routes()).await.expect("it goes on");
+        let status = host.status();
+        assert_eq!((host.verdict(), status.digest), (Verdict::DeadLetter, good.clone()));
+        assert_eq!((status.present, status.refusal.is_some()), (file.is_some(), true), "and it says why");
+        (dir, state) = host.end().await;
+    }
+    fs::write(dir.path().join("rough.wasm"), guest("")).expect("written");
+    let host = Followed::start_in(dir, state, routes()).await.expect("it is mended");
+    assert_eq!((host.verdict(), host.status().refusal), (Verdict::Accept, None));
+    host.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_does_not_go_on_with_a_configuration_that_the_policy_refuses() {
+    let host = Followed::start(vec![bound("orders", json!({"most": "many"}))]).await;
+    let (dir, state) = host.end().await;
+    // The last good file would take any configuration; the one in the folder does not take this one.
+    fs::write(dir.path().join("rough.wasm"), module("", "", SCHEMA)).expect("written");
+    let refused = Followed::start_in(dir, state, vec![bound("orders", json!({"most": "many"}))]).await;
+    let problems = refused.map(|_| ()).expect_err("the operator has to mend it").to_string();
+    assert!(problems.contains("policy_config/most"), "{problems}");
 }

@@ -1,0 +1,97 @@
+//! The last good files of each policy: the one that serves, and the one that served before it.
+//!
+//! A start whose file in `policies/` is missing or broken goes on with the first; a policy set aside because it fails
+//! again and again is stood in for by the second. Both are what authors wrote, not compiled code.
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+
+use super::load::{MAX_FILE, digest};
+use super::state_dir::write_whole;
+
+/// The folder of last good files: `NAME.wasm`, and `NAME.before.wasm`. A policy's name holds no dot.
+#[derive(Clone, Debug)]
+pub(super) struct LastGood {
+    folder: PathBuf,
+}
+
+/// Which of the two.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Which {
+    /// The file that serves, or did when the host stopped.
+    Serving,
+    /// The one that served before it.
+    Before,
+}
+
+impl LastGood {
+    /// In a folder that nobody else can write to.
+    pub(super) const fn new(folder: PathBuf) -> Self {
+        Self { folder }
+    }
+
+    /// Writes down that `file` serves as the policy `name` now. What served until now is kept as the one before it,
+    /// if it proved itself; else it is dropped, and the one before it stays.
+    pub(super) fn serves(&self, name: &str, file: &[u8], proved_itself: bool) -> io::Result<()> {
+        let now = self.path(name, Which::Serving);
+        let until_now = self.read(name, Which::Serving);
+        if until_now.as_deref() == Some(file) {
+            return Ok(());
+        }
+        if until_now.is_some() && proved_itself {
+            fs::rename(&now, self.path(name, Which::Before))?;
+        }
+        write_whole(&now, &[file])
+    }
+
+    /// The file that serves or served; none when there is none, or none that can be read.
+    pub(super) fn read(&self, name: &str, which: Which) -> Option<Vec<u8>> {
+        let file = fs::read(self.path(name, which)).ok()?;
+        (file.len() <= MAX_FILE).then_some(file)
+    }
+
+    /// The newest file whose digest is none of the `bad` ones.
+    pub(super) fn other_than(&self, name: &str, bad: &[String]) -> Option<Vec<u8>> {
+        let mut files = [Which::Serving, Which::Before].into_iter().filter_map(|which| self.read(name, which));
+        files.find(|file| !bad.contains(&digest(file)))
+    }
+
+    fn path(&self, name: &str, which: Which) -> PathBuf {
+        self.folder.join(match which {
+            Which::Serving => format!("{name}.wasm"),
+            Which::Before => format!("{name}.before.wasm"),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kept(files: &LastGood) -> [Option<Vec<u8>>; 2] {
+        [Which::Serving, Which::Before].map(|which| files.read("orders", which))
+    }
+
+    #[test]
+    fn the_one_before_is_the_last_that_proved_itself() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let files = LastGood::new(dir.path().to_owned());
+        assert_eq!(kept(&files), [None, None]);
+        let file = |text: &str| Some(text.as_bytes().to_owned());
+        for (serves, until_now_was_good, expected) in [
+            ("a", true, [file("a"), None]),
+            ("a", true, [file("a"), None]),
+            ("b", true, [file("b"), file("a")]),
+            ("c", false, [file("c"), file("a")]),
+            ("d", true, [file("d"), file("c")]),
+        ] {
+            files.serves("orders", serves.as_bytes(), until_now_was_good).expect("written");
+            assert_eq!(kept(&files), expected, "after {serves}");
+        }
+        assert_eq!(files.other_than("orders", &[digest(b"d")]), file("c"));
+        assert_eq!(files.other_than("orders", &[digest(b"x")]), file("d"));
+        assert_eq!(files.other_than("orders", &[digest(b"d"), digest(b"c")]), None);
+        assert_eq!(files.other_than("refunds", &[]), None);
+    }
+}
