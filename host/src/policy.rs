@@ -21,6 +21,7 @@ mod judge;
 mod catalog;
 mod watch;
 mod candidate;
+pub mod cases;
 pub mod build;
 
 #[cfg(test)]
