@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 
 use crate::config::Problems;
-use crate::policy::Workbench;
 use crate::policy::cases::{self, CaseFile};
+use crate::policy::{LoadError, Workbench};
 
 /// What `--help` shows.
 pub(super) const EXAMPLES: &str = "\
@@ -63,9 +63,11 @@ impl Test {
         let candidate = match Workbench::new()?.open(policy) {
             Ok(candidate) => candidate,
             Err(error) => {
-                let error = anyhow::Error::new(error);
-                eprintln!("error: {}: {error:#}", policy.display());
-                eprintln!("`backstop policy build` makes a policy's file from its crate");
+                let is_absent = matches!(error, LoadError::Read(..));
+                eprintln!("error: {}: {:#}", policy.display(), anyhow::Error::new(error));
+                if is_absent {
+                    eprintln!("`backstop policy build` makes a policy's file from its crate, and says where it is");
+                }
                 return Ok(ExitCode::from(2));
             }
         };

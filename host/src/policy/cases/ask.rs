@@ -9,7 +9,7 @@ use super::report::{CaseReport, Finding};
 use super::{Case, Question};
 use crate::config::{Isolation, PolicyLimits};
 use crate::message::LogLine;
-use crate::policy::{Asked, Candidate, Hooks, Judge, Unfit};
+use crate::policy::{Asked, Candidate, Failure, Hooks, Judge, Unfit};
 
 /// The policy under the configurations of its cases.
 pub(super) struct Judges<'c> {
@@ -56,7 +56,7 @@ impl<'c> Judges<'c> {
         let pair = match self.pair(case) {
             Ok(pair) => pair,
             Err(unfit) => {
-                report.findings.extend(compare::refusal(&case.expected, &in_full(&unfit)));
+                report.findings.extend(unserved(case, unfit));
                 return report;
             }
         };
@@ -130,14 +130,14 @@ fn heard<T>(asked: Asked<T>, answer: impl FnOnce(T) -> Answer) -> Heard {
     }
 }
 
-/// An error and what it came from, in one line.
-fn in_full(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
+/// What is wrong where no question could be asked.
+fn unserved(case: &Case, unfit: Unfit) -> Option<Finding> {
+    match unfit {
+        Unfit::Schema(violations) => {
+            let words: Vec<String> = violations.iter().map(|wrong| format!("config{wrong}")).collect();
+            compare::refusal(&case.expected, &words.join("; "))
+        }
+        Unfit::Failed(Failure::Refused(words)) => compare::refusal(&case.expected, &words),
+        Unfit::Failed(failure) => compare::failure(&case.expected, &failure.to_string()),
     }
-    text
 }

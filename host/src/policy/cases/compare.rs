@@ -27,7 +27,7 @@ pub(super) fn refusal(expected: &Expected, words: &str) -> Option<Finding> {
         Expected::Refusal(part) if words.contains(part) => None,
         Expected::Refusal(part) => Some(Finding::differs("config_refused", format!("…{}…", shown(part)), shown(words))),
         Expected::Answer(_) | Expected::Failure(_) => Some(Finding::Complaint(format!(
-            "the policy refuses the configuration, so it cannot be asked: {words}. Change `config`, or expect \
+            "the policy refuses the configuration, and cannot be asked: {words}. Change `config`, or expect \
              `config_refused`"
         ))),
     }
@@ -70,21 +70,26 @@ fn kind_of(failure: &str) -> &str {
 /// What is wrong with an answer.
 pub(super) fn answer(expected: &Expected, heard: &Heard) -> Vec<Finding> {
     match (expected, &heard.failure) {
-        (Expected::Failure(part), Some(failure)) if failure.contains(part) => Vec::new(),
-        (Expected::Failure(part), Some(failure)) => {
-            vec![Finding::differs("failure_contains", format!("…{}…", shown(part)), shown(failure))]
-        }
+        (expected, Some(why)) => failure(expected, why).into_iter().collect(),
         (Expected::Failure(part), None) => {
             let got = format!("no failure: {}", heard.answer.describe());
             vec![Finding::differs("failure_contains", format!("…{}…", shown(part)), got)]
         }
-        (Expected::Answer(_), Some(failure)) => vec![Finding::Complaint(format!(
-            "the policy failed: {failure}. A route would let its `on_policy_failure` decide; mend the policy, give it \
-             other `limits`, or expect `failure_contains`"
-        ))],
         (Expected::Answer(expected), None) => differences(expected, heard),
         // Nothing is asked then.
-        (Expected::Refusal(_), None | Some(_)) => Vec::new(),
+        (Expected::Refusal(_), None) => Vec::new(),
+    }
+}
+
+/// What is wrong with the policy's failing, and `why` it did.
+pub(super) fn failure(expected: &Expected, why: &str) -> Option<Finding> {
+    match expected {
+        Expected::Failure(part) if why.contains(part) => None,
+        Expected::Failure(part) => Some(Finding::differs("failure_contains", format!("…{}…", shown(part)), shown(why))),
+        Expected::Answer(_) | Expected::Refusal(_) => Some(Finding::Complaint(format!(
+            "the policy failed: {why}. A route would let its `on_policy_failure` decide. Mend the policy, give it other \
+             `limits`, or expect `failure_contains`"
+        ))),
     }
 }
 
@@ -92,7 +97,7 @@ fn differences(expected: &ExpectedAnswer, heard: &Heard) -> Vec<Finding> {
     let mut found = Vec::new();
     let reason = match &heard.answer {
         Answer::Decision(decision) => {
-            verdict(expected, &decision.verdict, &mut found);
+            verdict(expected, decision, &mut found);
             Some(decision.reason.as_str())
         }
         Answer::Admission(said) => {
@@ -127,10 +132,11 @@ fn differences(expected: &ExpectedAnswer, heard: &Heard) -> Vec<Finding> {
     found
 }
 
-fn verdict(expected: &ExpectedAnswer, said: &Verdict, found: &mut Vec<Finding>) {
+fn verdict(expected: &ExpectedAnswer, decision: &Decision, found: &mut Vec<Finding>) {
+    let said = &decision.verdict;
     if let Some(kind) = expected.verdict.filter(|kind| *kind != said.kind()) {
         // What belongs to another verdict is not worth comparing.
-        return found.push(Finding::differs("verdict", kind.as_str(), describe(said)));
+        return found.push(Finding::differs("verdict", kind.as_str(), reasoned(describe(said), &decision.reason)));
     }
     match said {
         Verdict::Retry { after, scope } => {
@@ -241,13 +247,9 @@ impl Answer {
         match self {
             Self::Admission(said) => {
                 let (kind, reason) = parts(said);
-                if reason.is_empty() {
-                    kind.as_str().to_owned()
-                } else {
-                    format!("{}, {}", kind.as_str(), shown(reason))
-                }
+                reasoned(kind.as_str(), reason)
             }
-            Self::Decision(decision) => format!("{}, {}", describe(&decision.verdict), shown(&decision.reason)),
+            Self::Decision(decision) => reasoned(describe(&decision.verdict), &decision.reason),
             Self::FallBack(said) => said.as_ref().map_or_else(|| "none".to_owned(), describe_fallback),
         }
     }
@@ -262,6 +264,11 @@ impl ExpectedFallback {
             Self::Answer { status: None, .. } => "an answer".to_owned(),
         }
     }
+}
+
+/// What was said, and why, if that was said.
+fn reasoned(said: impl std::fmt::Display, reason: &str) -> String {
+    if reason.is_empty() { said.to_string() } else { format!("{said}, {}", shown(reason)) }
 }
 
 fn describe(verdict: &Verdict) -> String {

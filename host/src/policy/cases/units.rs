@@ -166,3 +166,33 @@ impl JsonSchema for FieldLines {
         json_schema!({ "type": ["string", "array"], "items": { "type": "string" } })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_range_is_written_as_it_is_read_and_admits_its_ends(least in 0_u64..100_000_000, width in 0_u64..100_000_000) {
+            let (least, most) = (Duration::from_millis(least), Duration::from_millis(least + width));
+            for after in [After::Within(least, Some(most)), After::Within(most, None)] {
+                prop_assert_eq!(After::from_text(&after.to_string()), Ok(after));
+                prop_assert!(after.admits(Some(most)) && !after.admits(None));
+            }
+            let within = After::Within(least, Some(most));
+            prop_assert!(within.admits(Some(least)) && !within.admits(Some(most + Duration::from_millis(1))));
+            prop_assert_eq!(within.admits(least.checked_sub(Duration::from_millis(1))), false);
+        }
+    }
+
+    #[test]
+    fn what_is_no_delay_is_told_what_one_looks_like() {
+        for text in ["", "..", "5", "soon", "1s...2s", "1s-2s", "None"] {
+            assert_eq!(After::from_text(text), Err(format!("write {}", After::FORM)), "{text}");
+        }
+        assert!(After::Backoff.admits(None) && !After::Backoff.admits(Some(Duration::ZERO)));
+        assert_eq!(After::from_text("..2s"), Ok(After::Within(Duration::ZERO, Some(Duration::from_secs(2)))));
+    }
+}
