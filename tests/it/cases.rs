@@ -1,6 +1,6 @@
 //! The author's tools: a new crate, its cases, and what is said of a policy that does not keep to them.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Output;
 
 use backstop_tests::Setup;
@@ -123,8 +123,8 @@ async fn cases_of_a_file_that_is_wrong_are_not_asked() {
     ] {
         assert!(said.contains(mistake), "no {mistake:?} in\n{said}");
     }
-    let other = place.run(&["policy", "test", "first.yaml", &shown(&workspace().join("policies/standard/cases.yaml"))]);
-    let other = other.await;
+    let cases = shown(&workspace().join("policies/standard/cases.yaml"));
+    let other = place.run(&["policy", "test", "first.yaml", &cases]).await;
     assert_eq!(other.status.code(), Some(2), "{other:?}");
     assert!(says(&other).contains("first.yaml: this is not WebAssembly"), "{other:?}");
 }
@@ -168,11 +168,11 @@ async fn cases_of_a_new_policy_pass_once_it_is_built_as_it_was_made() {
     }
     let (folder, dir) = (place.path("my-rule"), place.path(""));
     std::fs::copy(workspace().join("Cargo.lock"), folder.join("Cargo.lock")).expect("a lock file");
-    let target: PathBuf = binary().ancestors().nth(2).expect("the binary lies in target/debug").join("new");
+    let target = binary().ancestors().nth(2).expect("the binary lies in target/debug");
 
-    let tested = offline(Path::new(env!("CARGO")), &folder, &target, &["test", "--quiet"]).await;
+    let tested = offline(Path::new(env!("CARGO")), &folder, target, &["test", "--quiet"]).await;
     assert!(tested.status.success() && says(&tested).contains("1 passed"), "{}", says(&tested));
-    let built = offline(binary(), &dir, &target, &["policy", "build", "my-rule"]).await;
+    let built = offline(binary(), &dir, target, &["policy", "build", "my-rule"]).await;
     assert!(built.status.success(), "{}", says(&built));
     let judged = place.run(&["policy", "test", "policies/my-rule.wasm", "my-rule/cases.yaml"]).await;
     assert!(judged.status.success() && says(&judged).contains("6 cases passed"), "{}", says(&judged));
