@@ -133,12 +133,13 @@ impl New {
             // It is the folder made above, and the error that matters is why it could not be filled.
             let _ = fs::remove_dir_all(&folder);
         }
-        written?;
-        self.tell(&folder);
+        let sdk = written?;
+        self.tell(&folder, &sdk);
         Ok(ExitCode::SUCCESS)
     }
 
-    fn write(&self, folder: &Path) -> anyhow::Result<()> {
+    /// Fills the folder. Says how the crate depends on the SDK.
+    fn write(&self, folder: &Path) -> anyhow::Result<String> {
         let place = folder.canonicalize().with_context(|| format!("failed to find {}", folder.display()))?;
         let sdk = self.sdk(&place)?.to_string();
         for (file, template) in FILES {
@@ -157,7 +158,7 @@ impl New {
             )?;
             write(&place.join(".gitignore"), "/target\n")?;
         }
-        Ok(())
+        Ok(sdk)
     }
 
     /// Where the SDK is: it is in no registry.
@@ -173,7 +174,8 @@ impl New {
                     );
                 };
                 let folder = folder.canonicalize().with_context(|| format!("failed to find {path}"))?;
-                Ok(Sdk::Path(folder))
+                // As it was given: a way that holds on other machines, or one that holds on this.
+                Ok(Sdk::Path(if given.is_absolute() { folder } else { relative(place, &folder) }))
             }
             None => {
                 let around = place.ancestors().skip(1).map(|above| above.join("guest-sdk")).find(|sdk| is_sdk(sdk));
@@ -193,11 +195,12 @@ impl New {
     }
 
     /// What was made, and what to do next.
-    fn tell(&self, folder: &Path) {
+    fn tell(&self, folder: &Path, sdk: &str) {
         let (name, shown) = (&self.name, folder.display());
         // Where `policy build` puts it when nobody says.
         let wasm = format!("policies/{name}.wasm");
         out!("{shown}: a policy that waits out a vendor's maintenance; change it into yours");
+        out!("  Cargo.toml   depends on the SDK, {sdk}; `--sdk` names another place");
         out!("  src/lib.rs   the rule, its configuration, and a unit test");
         out!("  cases.yaml   what it must answer in the sandbox");
         out!();
@@ -217,7 +220,10 @@ fn name(text: &str) -> Result<String, String> {
         let hint = if close != text && name(&close).is_ok() { format!(", such as `{close}`") } else { String::new() };
         return Err(format!("a policy's name is 1 to 64 of a-z, 0-9 and '-', from a letter{hint}"));
     }
-    if TAKEN.contains(&text) || text == "backstop" || text.starts_with("backstop-") {
+    if text == "backstop" || text.starts_with("backstop-") {
+        return Err("Backstop's own crates are called so: write a name without `backstop`".to_owned());
+    }
+    if TAKEN.contains(&text) {
         return Err(format!("Rust or a crate that policies are built with is called so: write `{text}-policy`, say"));
     }
     Ok(text.to_owned())
@@ -290,7 +296,7 @@ mod tests {
             ("../x", "a-z, 0-9"),
             ("match", "`match-policy`"),
             ("std", "`std-policy`"),
-            ("backstop-sdk", "called so"),
+            ("backstop-sdk", "without `backstop`"),
         ] {
             let refused = name(given).expect_err(given);
             assert!(refused.contains(said), "{given}: {refused}");
