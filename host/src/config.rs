@@ -14,6 +14,7 @@ mod raw;
 mod reader;
 mod resolve;
 mod resolved;
+mod sheet;
 mod sources;
 mod tree;
 mod units;
@@ -25,16 +26,20 @@ use std::io::Read;
 use std::path::Path;
 
 pub use interpolate::{Machine, Surroundings};
+pub(crate) use problem::Place;
 pub use problem::{Problem, Problems};
+pub(crate) use raw::RawPolicyLimits;
+pub(crate) use reader::{Field, Named, Shorthand};
 pub use resolved::{
     Admin, Alarm, Auth, Config, Destination, Idempotency, Isolation, Mode, OnPolicyFailure, PolicyBinding,
     PolicyLimits, Route, Secret, SecretHeader, StoreUrl,
 };
+pub(crate) use sheet::Sheet;
 pub use sources::Sources;
-pub(crate) use units::show_duration;
+pub(crate) use units::{Count, Unit, Written, show_duration};
 
 use interpolate::Interpolator;
-use problem::{Findings, Place};
+use problem::Findings;
 use raw::RawConfig;
 use reader::Reader;
 use resolve::Resolver;
@@ -49,10 +54,7 @@ impl Config {
     /// Every mistake in it, in order of line.
     pub fn load(path: &Path) -> Result<Self, Problems> {
         let base_dir = path.parent().unwrap_or(Path::new(""));
-        let text = read(path).map_err(|message| {
-            let problem = Problem { line: None, key: String::new(), message };
-            Problems { file: path.to_path_buf(), problems: vec![problem] }
-        })?;
+        let text = read(path).map_err(|message| Problems::of_file(path, message))?;
         Self::parse(&text, path, base_dir)
     }
 
@@ -81,11 +83,7 @@ impl Config {
             (None, Some(config)) => Ok(config),
             (Some(problems), _) => Err(problems),
             // Nothing is given up without a reason reported; should it ever be, that is no configuration either.
-            (None, None) => {
-                let message = "cannot be read".to_owned();
-                let problem = Problem { line: None, key: String::new(), message };
-                Err(Problems { file: file.to_path_buf(), problems: vec![problem] })
-            }
+            (None, None) => Err(Problems::of_file(file, "cannot be read")),
         }
     }
 
@@ -108,21 +106,21 @@ impl Config {
         }
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let mut interpolator = Interpolator::new(surroundings, base_dir);
-        let root = tree::grow(text, &mut interpolator, findings)?;
+        let root = tree::grow(text, "`routes`", &mut interpolator, findings)?;
         let reader = Reader { node: &root, line: root.line, place: &Place::ROOT, findings };
         let raw: RawConfig = reader.read()?;
         Resolver { root: &root, findings, base_dir, file }.config(raw)
     }
 }
 
-const TOO_LONG: &str = "is longer than 1 MiB, the most that a configuration may be";
+const TOO_LONG: &str = "is longer than 1 MiB, the most that such a file may be";
 
 /// The file's text.
 fn read(path: &Path) -> Result<String, String> {
     // Opening a pipe would wait for whoever writes to it.
     let metadata = std::fs::metadata(path).map_err(|error| format!("cannot be read: {error}"))?;
     if !metadata.is_file() {
-        return Err("is not a regular file: name the configuration's own file, not a folder or a pipe".to_owned());
+        return Err("is not a regular file: name the file itself, not a folder or a pipe".to_owned());
     }
     let open = || -> std::io::Result<Vec<u8>> {
         let mut content = Vec::new();

@@ -26,6 +26,7 @@ mod catalog;
 mod watch;
 mod quarantine;
 mod candidate;
+pub mod cases;
 pub mod build;
 
 #[cfg(test)]

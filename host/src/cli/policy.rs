@@ -1,6 +1,8 @@
 //! `backstop policy`: making policies, each command in a file of its own.
 
 mod build;
+mod new;
+mod test;
 
 use std::process::ExitCode;
 
@@ -19,6 +21,12 @@ enum Command {
         after_help = "Examples:\n  backstop policy build                    # the crate here, or every crate in ./policies\n  backstop policy build my-rule --out policies"
     )]
     Build(build::Build),
+    /// Make a crate for a new policy, with a unit test and a case file, that builds as it is.
+    #[command(after_help = new::EXAMPLES)]
+    New(new::New),
+    /// Test a policy in the sandbox, by cases in YAML files.
+    #[command(after_help = test::EXAMPLES)]
+    Test(test::Test),
 }
 
 impl Policy {
@@ -26,6 +34,8 @@ impl Policy {
         // Cargo and the sandbox's compiler are waited for; nothing else runs meanwhile.
         let done = tokio::task::spawn_blocking(move || match self.command {
             Command::Build(build) => build.run(),
+            Command::New(new) => new.run(),
+            Command::Test(test) => test.run(),
         });
         done.await.context("the command broke off")?
     }

@@ -53,7 +53,8 @@ impl Surroundings for Machine {
 
 /// Replaces what `${…}` asks for.
 pub(super) struct Interpolator<'s> {
-    surroundings: &'s dyn Surroundings,
+    /// None: `${…}` stands for itself.
+    surroundings: Option<&'s dyn Surroundings>,
     base_dir: PathBuf,
     left: usize,
 }
@@ -70,7 +71,12 @@ pub(super) struct Replaced<'t> {
 impl<'s> Interpolator<'s> {
     /// Files are looked up relative to `base_dir`.
     pub(super) fn new(surroundings: &'s dyn Surroundings, base_dir: &Path) -> Self {
-        Self { surroundings, base_dir: base_dir.to_path_buf(), left: MAX_TOTAL }
+        Self { surroundings: Some(surroundings), base_dir: base_dir.to_path_buf(), left: MAX_TOTAL }
+    }
+
+    /// One that replaces nothing and looks nothing up.
+    pub(super) fn verbatim() -> Self {
+        Self { surroundings: None, base_dir: PathBuf::new(), left: 0 }
     }
 
     /// Replaces every `${env:NAME}` and `${file:PATH}` in `text`; `$${` stands for `${`.
@@ -78,9 +84,9 @@ impl<'s> Interpolator<'s> {
     /// # Errors
     /// What is wrong and what to write instead, without any value.
     pub(super) fn replace<'t>(&mut self, text: &'t str) -> Result<Replaced<'t>, String> {
-        if !text.contains("${") {
+        let Some(surroundings) = self.surroundings.filter(|_| text.contains("${")) else {
             return Ok(Replaced { text: Cow::Borrowed(text), secret: false });
-        }
+        };
         let (mut done, mut rest, mut secret) = (String::with_capacity(text.len()), text, false);
         while let Some((before, from_dollar)) = rest.split_once('$').map(|(before, _)| rest.split_at(before.len())) {
             done.push_str(before);
@@ -91,7 +97,7 @@ impl<'s> Interpolator<'s> {
                 let (name, after) = after
                     .split_once('}')
                     .ok_or("`${` is never closed: write ${env:NAME} or ${file:PATH}, or $${ for the two characters")?;
-                let value = self.look_up(name)?;
+                let value = self.look_up(surroundings, name)?;
                 self.left = self.left.checked_sub(value.len()).ok_or("all variables and files hold more than 4 MiB")?;
                 done.push_str(&value);
                 secret = true;
@@ -105,10 +111,10 @@ impl<'s> Interpolator<'s> {
         Ok(Replaced { text: Cow::Owned(done), secret })
     }
 
-    fn look_up(&self, asked: &str) -> Result<String, String> {
+    fn look_up(&self, surroundings: &dyn Surroundings, asked: &str) -> Result<String, String> {
         let shown = super::problem::cut(asked);
         match asked.split_once(':') {
-            Some(("env", name)) if is_variable_name(name) => match self.surroundings.variable(name) {
+            Some(("env", name)) if is_variable_name(name) => match surroundings.variable(name) {
                 Ok(Some(value)) if value.len() > MAX_VALUE => Err(format!("`${{{shown}}}` holds more than 64 KiB")),
                 Ok(Some(value)) => Ok(value),
                 Ok(None) => Err(format!("the environment variable {name} is not set: set it before starting")),
@@ -117,7 +123,7 @@ impl<'s> Interpolator<'s> {
             Some(("env", _)) => {
                 Err(format!("`${{{shown}}}` names no variable: write ${{env:NAME}} with letters, digits and _"))
             }
-            Some(("file", path)) if !path.trim().is_empty() => self.read(path.trim()),
+            Some(("file", path)) if !path.trim().is_empty() => self.read(surroundings, path.trim()),
             Some(("file", _)) => Err("`${file:}` names no file: write ${file:PATH}".to_owned()),
             _ if is_variable_name(asked) => {
                 Err(format!("`${{{shown}}}`: write ${{env:{shown}}}, or $${{{shown}}} for these very characters"))
@@ -129,10 +135,9 @@ impl<'s> Interpolator<'s> {
     }
 
     /// The file's text without the newline that editors leave at its end.
-    fn read(&self, path: &str) -> Result<String, String> {
+    fn read(&self, surroundings: &dyn Surroundings, path: &str) -> Result<String, String> {
         let shown = super::problem::cut(path);
-        let content = self
-            .surroundings
+        let content = surroundings
             .file(&self.base_dir.join(path), MAX_VALUE + 1)
             .map_err(|error| format!("the file {shown} cannot be read: {error}"))?;
         if content.len() > MAX_VALUE {

@@ -30,6 +30,14 @@ pub struct Problems {
     pub problems: Vec<Problem>,
 }
 
+impl Problems {
+    /// One problem, of `file` as a whole.
+    pub(crate) fn of_file(file: &Path, message: impl Into<String>) -> Self {
+        let problem = Problem { line: None, key: String::new(), message: message.into() };
+        Self { file: file.to_path_buf(), problems: vec![problem] }
+    }
+}
+
 impl fmt::Display for Problems {
     /// One line each: `backstop.yaml:12: routes.orders.retry.max_delay: …`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -53,7 +61,7 @@ impl fmt::Display for Problems {
 /// Where in the document something stands: a chain of keys up to the root. It lives on the stack, so that walking a
 /// large document costs nothing until there is something to report.
 #[derive(Clone, Copy)]
-pub(super) struct Place<'p> {
+pub(crate) struct Place<'p> {
     parent: Option<&'p Place<'p>>,
     step: Step<'p>,
 }
@@ -71,15 +79,15 @@ pub(super) enum Step<'p> {
 
 impl<'p> Place<'p> {
     /// The document itself.
-    pub(super) const ROOT: Place<'static> = Place { parent: None, step: Step::Root };
+    pub(crate) const ROOT: Place<'static> = Place { parent: None, step: Step::Root };
 
     /// The value under `key`.
-    pub(super) const fn key(&'p self, key: &'p str) -> Place<'p> {
+    pub(crate) const fn key(&'p self, key: &'p str) -> Place<'p> {
         Place { parent: Some(self), step: Step::Key(key) }
     }
 
     /// The element number `index`.
-    pub(super) const fn index(&'p self, index: usize) -> Place<'p> {
+    pub(crate) const fn index(&'p self, index: usize) -> Place<'p> {
         Place { parent: Some(self), step: Step::Index(index) }
     }
 

@@ -199,7 +199,7 @@ pub(super) enum RawOnPolicyFailure {
 #[derive(Deserialize, JsonSchema, Default)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(rename = "PolicyLimits")]
-pub(super) struct RawPolicyLimits {
+pub(crate) struct RawPolicyLimits {
     /// Fuel, about one per instruction. Default 10000000.
     pub(super) fuel: Field<Count>,
     /// Linear memory, 64KiB to 1GiB. Default 16MiB.

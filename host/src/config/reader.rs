@@ -326,7 +326,7 @@ impl<'de> de::VariantAccess<'de> for Reader<'_> {
 
 /// A key's value: not given, given, or given wrongly (which was reported, so nobody complains of its absence).
 #[derive(Default)]
-pub(super) enum Field<T> {
+pub(crate) enum Field<T> {
     #[default]
     Absent,
     Given(T),
@@ -335,7 +335,7 @@ pub(super) enum Field<T> {
 
 impl<T> Field<T> {
     /// The value, if there is a right one.
-    pub(super) fn given(self) -> Option<T> {
+    pub(crate) fn given(self) -> Option<T> {
         match self {
             Self::Given(value) => Some(value),
             Self::Absent | Self::Broken => None,
@@ -343,7 +343,7 @@ impl<T> Field<T> {
     }
 
     /// The same, borrowed.
-    pub(super) const fn as_given(&self) -> Option<&T> {
+    pub(crate) const fn as_given(&self) -> Option<&T> {
         match self {
             Self::Given(value) => Some(value),
             Self::Absent | Self::Broken => None,
@@ -351,7 +351,7 @@ impl<T> Field<T> {
     }
 
     /// Whether the key is in the file, with whatever value.
-    pub(super) const fn is_present(&self) -> bool {
+    pub(crate) const fn is_present(&self) -> bool {
         !matches!(self, Self::Absent)
     }
 }
@@ -369,7 +369,7 @@ const SHORTHAND: &str = "$shorthand";
 /// A section, or a short form that says the most important of it.
 #[derive(serde::Deserialize)]
 #[serde(rename = "$shorthand")]
-pub(super) enum Shorthand<S, F> {
+pub(crate) enum Shorthand<S, F> {
     #[serde(rename = "short")]
     Short(S),
     #[serde(rename = "full")]
@@ -377,7 +377,7 @@ pub(super) enum Shorthand<S, F> {
 }
 
 /// A section whose keys are names of the user's, in the order of the file.
-pub(super) struct Named<T>(pub(super) Vec<(String, Field<T>)>);
+pub(crate) struct Named<T>(pub(crate) Vec<(String, Field<T>)>);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Named<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -166,7 +166,7 @@ impl Resolver<'_> {
     }
 
     /// The duration given, if it is within `range`.
-    fn duration(
+    pub(super) fn duration(
         &self,
         place: &Place<'_>,
         raw: Field<Written<Duration>>,
@@ -196,7 +196,7 @@ impl Resolver<'_> {
     }
 
     /// The number given, if it is within `range`.
-    fn count<N: TryFrom<u64>>(
+    pub(super) fn count<N: TryFrom<u64>>(
         &self,
         place: &Place<'_>,
         raw: Field<Count>,
@@ -222,7 +222,7 @@ impl Resolver<'_> {
     }
 
     /// Reports a problem on the line of `place`, or of what should hold it.
-    fn complain(&self, place: &Place<'_>, message: impl Into<String>) {
+    pub(super) fn complain(&self, place: &Place<'_>, message: impl Into<String>) {
         if self.findings.is_full() {
             // Looking the line up costs more than it is worth: the problem is counted only.
             return self.findings.report(None, place, message);
@@ -233,7 +233,7 @@ impl Resolver<'_> {
     }
 
     /// Reports a problem with what is written at `place`, quoting it.
-    fn complain_of(&self, place: &Place<'_>, message: impl AsRef<str>) {
+    pub(super) fn complain_of(&self, place: &Place<'_>, message: impl AsRef<str>) {
         let (node, ..) = self.root.descend(&place.steps());
         let message = message.as_ref();
         if node.written.is_empty() {

@@ -94,7 +94,13 @@ impl Node {
 }
 
 /// Grows the tree of `text`. `None` when the text is no YAML at all; the reason was then reported.
-pub(super) fn grow(text: &str, interpolator: &mut Interpolator<'_>, findings: &Findings) -> Option<Arc<Node>> {
+/// `needs` is what an empty file lacks.
+pub(super) fn grow(
+    text: &str,
+    needs: &str,
+    interpolator: &mut Interpolator<'_>,
+    findings: &Findings,
+) -> Option<Arc<Node>> {
     Gardener {
         interpolator,
         findings,
@@ -104,7 +110,7 @@ pub(super) fn grow(text: &str, interpolator: &mut Interpolator<'_>, findings: &F
         repeated: 0,
         documents: 0,
     }
-    .grow(text)
+    .grow(text, needs)
 }
 
 struct Gardener<'g, 's> {
@@ -143,7 +149,7 @@ enum Key {
 struct Hopeless;
 
 impl Gardener<'_, '_> {
-    fn grow(mut self, text: &str) -> Option<Arc<Node>> {
+    fn grow(mut self, text: &str, needs: &str) -> Option<Arc<Node>> {
         let mut parser = Parser::new_from_str(text);
         while let Some(event) = parser.next_event() {
             let done = match event {
@@ -159,7 +165,7 @@ impl Gardener<'_, '_> {
             }
         }
         if self.root.is_none() {
-            self.findings.report_file(None, "the file is empty: it needs at least `routes`");
+            self.findings.report_file(None, format!("the file is empty: it needs at least {needs}"));
         }
         self.root
     }

@@ -17,7 +17,7 @@ use url::Url;
 use super::resolved::Secret;
 
 /// A value that stands in one scalar.
-pub(super) trait Unit: Sized {
+pub(crate) trait Unit: Sized {
     /// Its name in the schema.
     const NAME: &'static str;
     /// What a right one looks like: follows "write".
@@ -52,7 +52,7 @@ pub(super) trait Unit: Sized {
 }
 
 /// A [`Unit`] as serde and schemars know it.
-pub(super) struct Written<U>(pub(super) U);
+pub(crate) struct Written<U>(pub(crate) U);
 
 impl<'de, U: Unit> Deserialize<'de> for Written<U> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -266,7 +266,7 @@ impl Unit for Share {
 
 /// A whole number from zero.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Count(pub(super) u64);
+pub(crate) struct Count(pub(crate) u64);
 
 impl<'de> Deserialize<'de> for Count {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -231,7 +231,7 @@ impl Resolver<'_> {
         })
     }
 
-    fn policy_limits(&self, place: &Place<'_>, raw: RawPolicyLimits) -> PolicyLimits {
+    pub(in crate::config) fn policy_limits(&self, place: &Place<'_>, raw: RawPolicyLimits) -> PolicyLimits {
         let default = PolicyLimits::default();
         PolicyLimits {
             fuel: self.count(&place.key("fuel"), raw.fuel, 1..=1_000_000_000_000, default.fuel),
