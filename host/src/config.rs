@@ -24,6 +24,7 @@ mod tests;
 use std::io::Read;
 use std::path::Path;
 
+pub(crate) use defaults::{default_envelope, default_response_limit};
 pub use interpolate::{Machine, Surroundings};
 pub use problem::{Problem, Problems};
 pub use resolved::{
@@ -31,7 +32,7 @@ pub use resolved::{
     PolicyLimits, Route, Secret, SecretHeader, StoreUrl,
 };
 pub use sources::Sources;
-pub(crate) use units::show_duration;
+pub(crate) use units::{read_duration, read_size, show_duration};
 
 use interpolate::Interpolator;
 use problem::{Findings, Place};

@@ -22,6 +22,7 @@ mod catalog;
 mod watch;
 mod candidate;
 pub mod build;
+pub mod laws;
 
 #[cfg(test)]
 mod tests;
