@@ -38,6 +38,7 @@ pub use candidate::{Candidate, Unfit, Workbench};
 pub use catalog::{Catalog, PolicyProblem, PolicyProblems, PolicyStatus, Refusal};
 pub use failure::Failure;
 pub use judge::Judge;
+pub(crate) use load::read as read_policy;
 pub use load::{Description, LoadError, inspect};
 pub use sandbox::{MAX_INSTANCES, MAX_MEMORY, SandboxError};
 pub use schema::Violation;

@@ -22,14 +22,17 @@ mod tests;
 
 use std::collections::HashSet;
 
+use bytes::Bytes;
+
 pub use dictionary::Dictionary;
 pub use generate::Generator;
 pub use law::{Hearing, Law, UnknownLaw};
 pub use question::{Answer, Hook, Question, Respondent, Said, Trouble, plain_message};
 pub use subject::Subject;
 
+use super::standard::standard_rule;
 use super::{Hooks, Interest};
-use crate::message::RouteName;
+use crate::message::{Outcome, RouteName, VerdictKind};
 
 /// Different answers that are remembered, to know a new one.
 const MOST_HEARD: usize = 10_000;
@@ -76,6 +79,25 @@ pub struct CounterExample {
     pub how: String,
     /// Which of the questions it was found with, from 1.
     pub found_at: u32,
+}
+
+impl CounterExample {
+    /// The longest body in it: of the answer, or of the request.
+    pub fn longest_body(&self) -> &Bytes {
+        let request = &self.question.message.request.body;
+        match &self.question.outcome {
+            Outcome::Response(response) if response.body.len() >= request.len() => &response.body,
+            Outcome::Response(_) | Outcome::Silence(_) => request,
+        }
+    }
+
+    /// The kind of verdict that does not break `law`: the standard rule's.
+    pub fn expected(&self, law: Law) -> VerdictKind {
+        match law {
+            Law::NeverShortensRetryAfter => VerdictKind::Retry,
+            _ => standard_rule(&self.question.outcome).verdict.kind(),
+        }
+    }
 }
 
 impl Report {

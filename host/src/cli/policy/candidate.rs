@@ -96,7 +96,9 @@ impl CandidateArgs {
 /// Why a policy does not judge under a configuration, with what its author does next.
 pub(super) fn unfit(error: Unfit, given: bool) -> anyhow::Error {
     let next = match (&error, given) {
-        (Unfit::Schema(_), false) => "give it a configuration with `--config`; `backstop policy inspect` shows its schema",
+        (Unfit::Schema(_), false) => {
+            "give it a configuration with `--config`; `backstop policy inspect` shows its schema"
+        }
         (Unfit::Schema(_), true) => "`backstop policy inspect` shows its schema",
         (Unfit::Failed(_), _) => {
             "it is configured, and then asked about a plain 503 and a timeout, before it serves: all of that must work"
@@ -121,7 +123,10 @@ fn configuration(given: &str) -> anyhow::Result<Value> {
     let path = Path::new(given.strip_prefix('@').unwrap_or(given));
     let read = read(path);
     let text = read.with_context(|| {
-        format!("--config takes JSON such as '{{\"key\": 1}}', or the name of a file: failed to read {}", path.display())
+        format!(
+            "--config takes JSON such as '{{\"key\": 1}}', or the name of a file: failed to read {}",
+            path.display()
+        )
     })?;
     serde_yaml::from_slice(&text).with_context(|| format!("{} is neither JSON nor YAML", path.display()))
 }

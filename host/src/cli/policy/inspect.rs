@@ -144,7 +144,8 @@ fn keys(schema: &Value) -> Vec<String> {
     };
     let properties = schema.get("properties").and_then(Value::as_object);
     let line = |(key, of): (&String, &Value)| {
-        let said = of.get("description").and_then(Value::as_str).and_then(|text| text.lines().next()).unwrap_or_default();
+        let said =
+            of.get("description").and_then(Value::as_str).and_then(|text| text.lines().next()).unwrap_or_default();
         let need = if required(key) { " (required)" } else { "" };
         format!("{key}{need}{}{said}", if said.is_empty() { "" } else { ": " })
     };

@@ -33,20 +33,13 @@ const MOST_KEPT: usize = 64;
 pub(super) const NOW: Timestamp = Timestamp::from_millis(1_800_000_000_000);
 
 /// Every fault there is.
-const FAULTS: [Fault; 7] = [
-    Fault::Resolve,
-    Fault::Connect,
-    Fault::Tls,
-    Fault::Timeout,
-    Fault::Reset,
-    Fault::Protocol,
-    Fault::Credentials,
-];
+const FAULTS: [Fault; 7] =
+    [Fault::Resolve, Fault::Connect, Fault::Tls, Fault::Timeout, Fault::Reset, Fault::Protocol, Fault::Credentials];
 
 /// The statuses that destinations send, and that policies know.
 const TELLING: [u16; 30] = [
-    200, 201, 202, 204, 206, 301, 302, 304, 307, 308, 400, 401, 403, 404, 405, 408, 409, 410, 413, 418, 422, 425, 429, 500,
-    501, 502, 503, 504, 507, 529,
+    200, 201, 202, 204, 206, 301, 302, 304, 307, 308, 400, 401, 403, 404, 405, 408, 409, 410, 413, 418, 422, 425, 429,
+    500, 501, 502, 503, 504, 507, 529,
 ];
 
 /// Makes questions.
@@ -180,7 +173,8 @@ impl<'a> Generator<'a> {
 
     fn attempt(&mut self) -> AttemptView {
         let mut any = |from: &[u64]| self.rng.choice(from).copied().unwrap_or_default();
-        let (number, of) = (any(&[1, 1, 1, 2, 3, 5, 17, 64, 1000, u32::MAX.into()]), any(&[5, 5, 5, 1, 100, u32::MAX.into()]));
+        let (number, of) =
+            (any(&[1, 1, 1, 2, 3, 5, 17, 64, 1000, u32::MAX.into()]), any(&[5, 5, 5, 1, 100, u32::MAX.into()]));
         let elapsed = any(&[0, 0, 1, 999, 60_000, 86_400_000, 315_360_000_000]);
         let latency = any(&[0, 0, 1, 250, 10_000, 600_000]);
         let now = any(&[NOW.as_millis(), NOW.as_millis(), NOW.as_millis() + 777, 0, 4_102_444_800_000]);

@@ -110,15 +110,21 @@ impl Law {
     /// What it demands, in a sentence, and where that is written.
     pub const fn meaning(self) -> &'static str {
         match self {
-            Self::NeverRetries410 => "410 Gone is for good: no other attempt, with whatever credentials (RFC 9110 §15.5.11)",
-            Self::NeverAccepts5xx => "a 5xx says that the server failed at the request: it is not accepted (RFC 9110 §15.6)",
+            Self::NeverRetries410 => {
+                "410 Gone is for good: no other attempt, with whatever credentials (RFC 9110 §15.5.11)"
+            }
+            Self::NeverAccepts5xx => {
+                "a 5xx says that the server failed at the request: it is not accepted (RFC 9110 §15.6)"
+            }
             Self::NeverAcceptsSilence => {
                 "without an answer nobody has said that it was done: it is not accepted (the contract: verdict `accept`)"
             }
             Self::NeverShortensRetryAfter => {
                 "a 429 or 503 with a Retry-After is not tried again sooner than it asks (RFC 9110 §10.2.3, RFC 6585 §4)"
             }
-            Self::GivesAReason => "whatever is not accepted has a reason to be found by (the contract: record `decision`)",
+            Self::GivesAReason => {
+                "whatever is not accepted has a reason to be found by (the contract: record `decision`)"
+            }
             Self::DeclaresWhatItReads => {
                 "what it reads of an answer is in its interest: the rest is never there (the contract: record `interest`)"
             }
@@ -180,11 +186,12 @@ impl Law {
                 (after < demanded)
                     .then(|| format!("retry after {}, where {} is asked for", exact(after), exact(demanded)))
             }
-            Self::GivesAReason => lacks_reason(&hearing.answer).then(|| format!("{}, and no reason", said(&hearing.answer))),
+            Self::GivesAReason => {
+                lacks_reason(&hearing.answer).then(|| format!("{}, and no reason", said(&hearing.answer)))
+            }
             Self::DeclaresWhatItReads => {
-                let complaint = |line: &&crate::message::LogLine| {
-                    line.level == LogLevel::Warn && line.text.ends_with(UNDECLARED)
-                };
+                let complaint =
+                    |line: &&crate::message::LogLine| line.level == LogLevel::Warn && line.text.ends_with(UNDECLARED);
                 hearing.answer.log.iter().find(complaint).map(|line| line.text.clone())
             }
             Self::AnswersWithinFuel => match &hearing.answer.said {
@@ -237,7 +244,11 @@ fn impurity(hearing: &Hearing) -> Option<String> {
     if first.said != hearing.again.said {
         Some(format!("{} at first, and {} when asked the same again", said(first), said(&hearing.again)))
     } else if first.said != hearing.afresh.said {
-        Some(format!("{} by an instance that had answered others, and {} by a new one", said(first), said(&hearing.afresh)))
+        Some(format!(
+            "{} by an instance that had answered others, and {} by a new one",
+            said(first),
+            said(&hearing.afresh)
+        ))
     } else {
         None
     }

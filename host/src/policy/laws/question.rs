@@ -5,7 +5,7 @@ use http::{HeaderMap, Method};
 
 use super::super::{AttemptView, Hooks};
 use crate::message::{
-    Admission, Decision, Fallback, LogLine, Message, MessageId, Outcome, Progress, Request, RouteName,
+    Admission, Decision, Fallback, LogLine, Message, MessageId, Outcome, OutcomeSummary, Progress, Request, RouteName,
 };
 
 /// Which of the contract's questions.
@@ -58,6 +58,14 @@ impl Question {
             Outcome::Silence(_) => None,
         }
     }
+
+    /// What it is about, in a few words: `503 Service Unavailable`, `timeout`, or the request that is to be admitted.
+    pub fn in_words(&self) -> String {
+        match (self.hook, &self.outcome) {
+            (Hook::Admit, _) => format!("{} {}", self.message.request.method, self.message.request.path),
+            (_, outcome) => OutcomeSummary::of(outcome, true).to_string(),
+        }
+    }
 }
 
 /// The id of a message that nobody sent.
@@ -65,8 +73,7 @@ const ID: MessageId = MessageId::from_bytes([0; 16]);
 
 /// A message for questions that are about its outcome: a POST of nothing to `/`, accepted when the attempt ended.
 pub fn plain_message(route: RouteName, attempt: &AttemptView) -> Message {
-    let request =
-        Request { method: Method::POST, path: "/".to_owned(), headers: HeaderMap::new(), body: Bytes::new() };
+    let request = Request { method: Method::POST, path: "/".to_owned(), headers: HeaderMap::new(), body: Bytes::new() };
     Message {
         id: ID,
         route,

@@ -11,7 +11,7 @@ use http::HeaderMap;
 use serde_json::{Map, Value, json};
 
 use super::question::{Answer, Hook, Question, Said, Trouble};
-use crate::config::show_duration;
+use crate::config::{default_envelope, show_duration};
 use crate::message::{Admission, Decision, Fallback, Outcome, Scope, Verdict, VerdictKind};
 
 /// The longest body that is written out in a command line or a case.
@@ -44,7 +44,8 @@ pub fn verdict_in_words(verdict: &Verdict) -> String {
     match verdict {
         Verdict::Accept => "accept".to_owned(),
         Verdict::Retry { after, scope } => {
-            let when = after.map_or_else(|| "by the route's backoff".to_owned(), |after| format!("after {}", exact(after)));
+            let when =
+                after.map_or_else(|| "by the route's backoff".to_owned(), |after| format!("after {}", exact(after)));
             let whom = match scope {
                 Scope::Standard => "",
                 Scope::Message => ", for this message alone",
@@ -79,11 +80,13 @@ pub fn command_line(question: &Question, file: &str, config: Option<&str>, body:
     let Question { hook, message, attempt, outcome } = question;
     let mut line = format!("backstop policy ask {}", quoted(file));
     // Writing to a String cannot fail.
-    let mut add = |flag: &str, value: &str| drop(write!(line, " --{flag} {}", quoted(value)));
+    let mut add = |flag: &str, value: &str| {
+        let _ = write!(line, " --{flag} {}", quoted(value));
+    };
     if let Some(config) = config {
         add("config", config);
     }
-    if *hook != Hook::default() {
+    if *hook != Hook::Judge {
         add("hook", hook.as_str());
     }
     if *hook != Hook::Admit {
@@ -100,7 +103,7 @@ pub fn command_line(question: &Question, file: &str, config: Option<&str>, body:
         if attempt.number != 1 {
             add("attempt", &attempt.number.to_string());
         }
-        if attempt.of != crate::config::default_envelope().max_attempts {
+        if attempt.of != default_envelope().max_attempts {
             add("of", &attempt.of.to_string());
         }
         for (flag, length) in [("elapsed", attempt.elapsed), ("latency", attempt.latency)] {
@@ -151,7 +154,11 @@ fn fields(headers: &HeaderMap) -> impl Iterator<Item = String> {
 /// A word as a shell reads it.
 fn quoted(word: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_./:=@%+,".contains(&byte);
-    if !word.is_empty() && word.bytes().all(plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
+    if !word.is_empty() && word.bytes().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
 }
 
 /// `question` as a case for `backstop policy test`, expecting the verdict of `expected`. `None` for what no case can

@@ -22,7 +22,7 @@ const MOST_ASKED: usize = 1500;
 const PLAIN: [u16; 6] = [200, 400, 500, 429, 503, 410];
 
 /// A question as small as can be that is still `broken`.
-pub fn shrink(question: Question, mut broken: impl FnMut(&Question) -> bool) -> Question {
+pub(super) fn shrink(question: Question, mut broken: impl FnMut(&Question) -> bool) -> Question {
     let mut smallest = question;
     let mut asked = 0;
     'smaller: loop {
@@ -75,11 +75,10 @@ fn with_request(question: &Question, request: Request) -> Question {
 
 /// A request that says nothing, unless this one does already.
 fn plain_request(request: &Request) -> Option<Request> {
-    let is_plain = request.method == Method::POST
-        && request.path == "/"
-        && request.headers.is_empty()
-        && request.body.is_empty();
-    let plain = || Request { method: Method::POST, path: "/".to_owned(), headers: HeaderMap::new(), body: Bytes::new() };
+    let is_plain =
+        request.method == Method::POST && request.path == "/" && request.headers.is_empty() && request.body.is_empty();
+    let plain =
+        || Request { method: Method::POST, path: "/".to_owned(), headers: HeaderMap::new(), body: Bytes::new() };
     (!is_plain).then(plain)
 }
 
@@ -214,11 +213,9 @@ fn simpler_values(value: &HeaderValue) -> Vec<HeaderValue> {
     let Ok(text) = value.to_str() else { return vec![HeaderValue::from_static("")] };
     match text.parse::<u64>() {
         Ok(0) => Vec::new(),
-        Ok(number) => [1, 30, number / 2, number - 1]
-            .into_iter()
-            .filter(|lower| *lower < number)
-            .map(HeaderValue::from)
-            .collect(),
+        Ok(number) => {
+            [1, 30, number / 2, number - 1].into_iter().filter(|lower| *lower < number).map(HeaderValue::from).collect()
+        }
         Err(_) if text.len() > 1 => {
             let half = text.get(..text.floor_char_boundary(text.len() / 2)).unwrap_or_default();
             ["", half].into_iter().filter_map(|text| HeaderValue::from_str(text.trim()).ok()).collect()
@@ -266,7 +263,8 @@ mod tests {
             let seen = response(question);
             let value: Value = serde_json::from_slice(&seen.body).unwrap_or_default();
             let asks = seen.headers.get("retry-after").and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-            value.pointer("/Response/Error/Code").is_some_and(|code| code == "Busy") && asks.is_some_and(|asks| asks >= 10)
+            value.pointer("/Response/Error/Code").is_some_and(|code| code == "Busy")
+                && asks.is_some_and(|asks| asks >= 10)
         };
         let small = shrink(large, broken);
         assert_eq!(small.attempt, plain_attempt());
@@ -287,8 +285,7 @@ mod tests {
     #[test]
     fn the_shortest_body_that_is_too_long_is_found() {
         let mut large = question(400, &[], "");
-        large.outcome =
-            Outcome::Response(Response { body: vec![b'['; 100_000].into(), ..response(&large).clone() });
+        large.outcome = Outcome::Response(Response { body: vec![b'['; 100_000].into(), ..response(&large).clone() });
         let small = shrink(large, |question| response(question).body.len() >= 1234);
         assert_eq!(response(&small).body.len(), 1234);
     }

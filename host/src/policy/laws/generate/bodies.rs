@@ -70,8 +70,14 @@ impl Bodies<'_> {
                 let size = self.rng.usize(0..4);
                 (0..size).map(|_| self.value(depth - 1)).collect()
             }
-            8 => self.rng.choice([json!(0), json!(1), json!(-1), json!(429), json!(u64::MAX), json!(1.5)]).unwrap_or_default(),
-            9 => self.rng.choice([json!(null), json!(true), json!(false), json!(""), json!({}), json!([])]).unwrap_or_default(),
+            8 => self
+                .rng
+                .choice([json!(0), json!(1), json!(-1), json!(429), json!(u64::MAX), json!(1.5)])
+                .unwrap_or_default(),
+            9 => self
+                .rng
+                .choice([json!(null), json!(true), json!(false), json!(""), json!({}), json!([])])
+                .unwrap_or_default(),
             10 => json!("grün\u{0}\u{7f}\"\\½ 錯誤"),
             _ => Value::String(self.word()),
         }

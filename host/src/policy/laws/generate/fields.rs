@@ -77,7 +77,8 @@ pub(super) fn retry_afters(now: Timestamp) -> Vec<String> {
         "18446744073709551615",
         "99999999999999999999999",
     ];
-    let malformed = ["", "-1", "+5", "1.5", "30s", "1e3", "0x10", "30, 60", "soon", "½", "Sun, 99 Foo 2027 00:00:00 GMT"];
+    let malformed =
+        ["", "-1", "+5", "1.5", "30s", "1e3", "0x10", "30, 60", "soon", "½", "Sun, 99 Foo 2027 00:00:00 GMT"];
     let dates = [30, 90, 0, -3600, 3600, 400 * 86_400];
     let dates = dates.into_iter().flat_map(|ahead| (0..DATE_FORMS.len()).map(move |form| date(now, ahead, form)));
     seconds.into_iter().chain(malformed).map(ToOwned::to_owned).chain(dates).collect()
@@ -87,7 +88,9 @@ pub(super) fn retry_afters(now: Timestamp) -> Vec<String> {
 fn date(now: Timestamp, ahead: i64, form: usize) -> String {
     let now = i64::try_from(now.as_millis() / 1000).unwrap_or(i64::MAX);
     let format = DATE_FORMS.get(form).copied().unwrap_or("%c");
-    jiff::Timestamp::from_second(now.saturating_add(ahead)).map(|moment| moment.strftime(format).to_string()).unwrap_or_default()
+    jiff::Timestamp::from_second(now.saturating_add(ahead))
+        .map(|moment| moment.strftime(format).to_string())
+        .unwrap_or_default()
 }
 
 #[cfg(test)]
