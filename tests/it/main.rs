@@ -16,3 +16,4 @@ mod policy_reload;
 mod config;
 mod shutdown;
 mod crash;
+mod author_tools;

@@ -141,12 +141,12 @@ impl Check {
         out!();
         for Told { law, outcome } in told {
             match outcome {
-                Outcome::Held(cases) => out!("  ✓ {law:<27} {cases:>6} cases"),
-                Outcome::Untried(why) => out!("  - {law:<27} not tried: {why}"),
+                Outcome::Held(cases) => out!("  ✓ {law:<26}  held in {cases} cases"),
+                Outcome::Untried(why) => out!("  - {law:<26}  not tried: {why}"),
                 Outcome::Off(reason) => {
-                    out!("  - {law:<27} switched off: {}", reason.as_deref().unwrap_or("no reason given"));
+                    out!("  - {law:<26}  switched off: {}", reason.as_deref().unwrap_or("no reason given"));
                 }
-                Outcome::Broken(found) => out!("  ✗ {law:<27} broken: {}", found.how),
+                Outcome::Broken(found) => out!("  ✗ {law:<26}  broken: {}", found.how),
             }
         }
         let broken = || told.iter().filter_map(Told::broken);

@@ -15,6 +15,9 @@ use wasmparser::{DataKind, Operator, Parser, Payload};
 /// Words kept of a binary. More would each be tried too seldom.
 const MAX_WORDS: usize = 400;
 
+/// Words of one function that are taken to belong together.
+const MOST_TOGETHER: usize = 32;
+
 /// Bytes of the longest word.
 const MAX_WORD: usize = 64;
 
@@ -28,6 +31,8 @@ pub struct Dictionary {
     configured: Vec<String>,
     /// From the binary.
     compiled: Vec<String>,
+    /// Those of them that one function names: what stands together in a policy belongs together in an answer.
+    together: Vec<Vec<String>>,
 }
 
 impl Dictionary {
@@ -38,7 +43,14 @@ impl Dictionary {
         collect(config, &mut configured);
         let mut seen = HashSet::new();
         configured.retain(|word| seen.insert(word.clone()));
-        Self { configured, compiled: compiled(file) }
+        let (compiled, together) = compiled(file);
+        Self { configured, compiled, together }
+    }
+
+    /// A few words that belong together, now these and now those; every other time none, for all words to be used.
+    pub fn part(&self, rng: &mut Rng) -> Option<Self> {
+        let words = rng.choice(&self.together).filter(|_| rng.bool())?;
+        Some(Self { configured: words.clone(), ..Self::default() })
     }
 
     /// Some word, now one and now another.
@@ -51,6 +63,12 @@ impl Dictionary {
             (false, false) => &self.compiled,
         };
         rng.choice(from).map_or("error", String::as_str)
+    }
+
+    /// Several different words at most, all if there are so few.
+    pub fn several(&self, rng: &mut Rng, most: usize) -> Vec<&str> {
+        let all: Vec<&str> = self.configured.iter().chain(&self.compiled).map(String::as_str).collect();
+        rng.choose_multiple(all, most)
     }
 
     /// The words that are JSON pointers (RFC 6901) other than the empty one.
@@ -112,7 +130,8 @@ fn is_word(text: &str) -> bool {
         && !noise.iter().any(|noise| text.contains(noise))
 }
 
-fn compiled(file: &[u8]) -> Vec<String> {
+/// The words of a binary, and which of them stand together.
+fn compiled(file: &[u8]) -> (Vec<String>, Vec<Vec<String>>) {
     let mut memory = Memory::default();
     let mut constants: Vec<Vec<(usize, i64)>> = Vec::new();
     for payload in Parser::new(0).parse_all(file) {
@@ -139,12 +158,17 @@ fn compiled(file: &[u8]) -> Vec<String> {
             _ => {}
         }
     }
-    let mut words = Words::default();
+    let (mut words, mut together) = (Words::default(), Vec::new());
     for function in &constants {
-        of_code(function, &memory, &mut words);
+        let mut its = Words::default();
+        of_code(function, &memory, &mut its);
+        its.kept.iter().for_each(|word| words.add(word));
+        if (1..=MOST_TOGETHER).contains(&its.kept.len()) && together.len() < MAX_WORDS {
+            together.push(its.kept);
+        }
     }
     of_tables(&memory, &mut words);
-    words.kept
+    (words.kept, together)
 }
 
 /// Words in the order in which they were found, each once.
@@ -231,6 +255,7 @@ mod tests {
         );
         let words = Dictionary::of(&wasm.unwrap(), &Value::Null);
         assert!(words.knows("InternalError") && words.knows("quota exceeded"), "{words:?}");
+        assert_eq!(words.together, [["InternalError"], ["quota exceeded"]], "each function by itself");
     }
 
     #[test]

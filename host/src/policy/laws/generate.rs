@@ -165,8 +165,10 @@ impl<'a> Generator<'a> {
 
     fn response(&mut self) -> Outcome {
         let status = status(&mut self.rng);
-        let headers = fields::wanted(&mut self.rng, self.interest, self.words, NOW);
-        let body = self.bodies(self.interest.body_limit).body();
+        let part = self.words.part(&mut self.rng);
+        let words = part.as_ref().unwrap_or(self.words);
+        let headers = fields::wanted(&mut self.rng, self.interest, words, NOW);
+        let body = Bodies { rng: &mut self.rng, words, limit: limit(self.interest.body_limit) }.body();
         let truncated = self.interest.body_limit > 0 && self.rng.u8(..20) == 0;
         Outcome::Response(Response { status, headers, body, truncated })
     }

@@ -18,6 +18,9 @@ use crate::message::{Outcome, Request, Response};
 /// Questions asked to make one smaller.
 const MOST_ASKED: usize = 1500;
 
+/// The longest body that is made shorter as JSON, in bytes; a longer one only as text.
+const LARGEST_TREE: usize = 16 << 10;
+
 /// The statuses a question may be led to, when its own does not matter.
 const PLAIN: [u16; 6] = [200, 400, 500, 429, 503, 410];
 
@@ -108,8 +111,8 @@ fn halved(length: Duration) -> Duration {
 fn simpler_responses(response: &Response) -> Vec<Response> {
     let mut ways = Vec::new();
     let with_body = |body| Response { body, ..response.clone() };
-    ways.extend(shorter(&response.body).into_iter().map(with_body));
     ways.extend(fewer(&response.headers).into_iter().map(|headers| Response { headers, ..response.clone() }));
+    ways.extend(shorter(&response.body).into_iter().map(with_body));
     if response.truncated {
         ways.push(Response { truncated: false, ..response.clone() });
     }
@@ -125,20 +128,21 @@ fn shorter(body: &Bytes) -> Vec<Bytes> {
     if body.is_empty() {
         return Vec::new();
     }
-    let mut ways = vec![Bytes::new()];
-    match serde_json::from_slice::<Value>(body) {
-        Ok(value) if body.len() <= (16 << 10) => {
-            ways.extend(less(&value).into_iter().map(|value| Bytes::from(value.to_string())));
-        }
-        _ => {}
-    }
     let length = body.len();
-    for part in [length / 2, length / 4, length / 8, length / 64, 8, 1] {
+    let mut ways = vec![Bytes::new()];
+    let cut = |ways: &mut Vec<Bytes>, part: usize| {
         if part > 0 && part < length {
             ways.push(body.slice(..length - part));
             ways.push(body.slice(part..));
         }
+    };
+    [length / 2, length / 4].into_iter().for_each(|part| cut(&mut ways, part));
+    if length <= LARGEST_TREE
+        && let Ok(value) = serde_json::from_slice::<Value>(body)
+    {
+        ways.extend(less(&value).into_iter().map(|value| Bytes::from(value.to_string())));
     }
+    [length / 8, length / 64, 8, 1].into_iter().for_each(|part| cut(&mut ways, part));
     // JSON that is written again may come out longer, and would be made shorter for ever.
     ways.retain(|way| way.len() < length);
     ways
@@ -150,6 +154,12 @@ fn less(value: &Value) -> Vec<Value> {
     match value {
         Value::Object(entries) => {
             ways.extend(entries.values().cloned());
+            if entries.len() > 3 {
+                let entry = |(key, value): (&String, &Value)| (key.clone(), value.clone());
+                let half = entries.len() / 2;
+                ways.push(Value::Object(entries.iter().take(half).map(entry).collect()));
+                ways.push(Value::Object(entries.iter().skip(half).map(entry).collect()));
+            }
             for key in entries.keys() {
                 let mut without = entries.clone();
                 without.remove(key);
@@ -165,6 +175,10 @@ fn less(value: &Value) -> Vec<Value> {
         }
         Value::Array(items) => {
             ways.extend(items.iter().cloned());
+            if items.len() > 3 {
+                let (first, second) = items.split_at(items.len() / 2);
+                ways.extend([first, second].map(|half| Value::Array(half.to_vec())));
+            }
             for (index, inner) in items.iter().enumerate() {
                 let but = || items.iter().enumerate().filter(move |(at, _)| *at != index).map(|(_, item)| item.clone());
                 ways.push(but().collect());

@@ -25,8 +25,8 @@ impl Bodies<'_> {
         let body = match self.rng.u8(..64) {
             0..8 => Vec::new(),
             8..20 => self.text().into_bytes(),
-            20..46 => self.value(DEPTH).to_string().into_bytes(),
-            46..52 => self.pointed().to_string().into_bytes(),
+            20..36 => self.value(DEPTH).to_string().into_bytes(),
+            36..52 => self.pointed().to_string().into_bytes(),
             52..57 => self.cut_short(),
             57..60 => self.no_utf8(),
             60..63 => self.nested(64).into_bytes(),
@@ -62,7 +62,8 @@ impl Bodies<'_> {
     /// JSON made of words, objects at most so deep.
     fn value(&mut self, depth: usize) -> Value {
         match self.rng.u8(..16) {
-            0..6 if depth > 0 => {
+            0 if depth > 0 => self.everything(),
+            1..6 if depth > 0 => {
                 let size = self.rng.usize(0..8);
                 Value::Object((0..size).map(|_| (self.word(), self.value(depth - 1))).collect())
             }
@@ -83,6 +84,13 @@ impl Bodies<'_> {
         }
     }
 
+    /// An object that has, as far as there is room, every word for a key.
+    fn everything(&mut self) -> Value {
+        let most = (self.limit / 64).clamp(1, 64);
+        let keys = self.words.several(self.rng, most);
+        Value::Object(keys.into_iter().map(|key| (key.to_owned(), Value::String(self.word()))).collect())
+    }
+
     fn word(&mut self) -> String {
         self.words.word(self.rng).to_owned()
     }
@@ -91,7 +99,7 @@ impl Bodies<'_> {
     fn pointed(&mut self) -> Value {
         let pointers: Vec<&str> = self.words.pointers().collect();
         let Some(pointer) = self.rng.choice(pointers) else { return self.value(DEPTH) };
-        let mut value = self.value(1);
+        let mut value = if self.rng.bool() { self.everything() } else { self.value(1) };
         for token in pointer.split('/').skip(1).collect::<Vec<_>>().into_iter().rev() {
             let token = token.replace("~1", "/").replace("~0", "~");
             value = if token.bytes().all(|byte| byte.is_ascii_digit()) && !token.is_empty() {
