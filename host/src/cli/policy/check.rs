@@ -24,7 +24,7 @@ pub(super) struct Check {
     without: Vec<Without>,
     /// How many questions to ask. Each costs three calls; every status, fault and way to write a Retry-After comes
     /// first, in some 600.
-    #[arg(long, default_value_t = 5000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, default_value_t = 10_000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     cases: u32,
     /// What chance starts from: the same seed asks the same questions.
     #[arg(long, default_value_t = 1, value_name = "N")]

@@ -16,7 +16,7 @@ use wasmparser::{DataKind, Operator, Parser, Payload};
 const MAX_WORDS: usize = 400;
 
 /// Words of one function that are taken to belong together.
-const MOST_TOGETHER: usize = 32;
+const MOST_TOGETHER: usize = 128;
 
 /// Bytes of the longest word.
 const MAX_WORD: usize = 64;
@@ -65,6 +65,16 @@ impl Dictionary {
         rng.choice(from).map_or("error", String::as_str)
     }
 
+    /// A few words that belong together and have a JSON pointer among them; all words, if no few have.
+    pub fn pointing(&self, rng: &mut Rng) -> Self {
+        let points = |words: &&Vec<String>| words.iter().any(|word| is_pointer(word));
+        let few: Vec<&Vec<String>> = self.together.iter().filter(points).collect();
+        match rng.choice(few) {
+            Some(words) if rng.u8(..4) > 0 => Self { configured: words.clone(), ..Self::default() },
+            _ => Self { configured: self.configured.clone(), compiled: self.compiled.clone(), together: Vec::new() },
+        }
+    }
+
     /// Several different words at most, all if there are so few.
     pub fn several(&self, rng: &mut Rng, most: usize) -> Vec<&str> {
         let all: Vec<&str> = self.configured.iter().chain(&self.compiled).map(String::as_str).collect();
@@ -73,9 +83,7 @@ impl Dictionary {
 
     /// The words that are JSON pointers (RFC 6901) other than the empty one.
     pub fn pointers(&self) -> impl Iterator<Item = &str> {
-        self.configured.iter().chain(&self.compiled).map(String::as_str).filter(|word| {
-            word.len() > 1 && word.starts_with('/') && !word.contains(char::is_whitespace) && !word.contains(".rs")
-        })
+        self.configured.iter().chain(&self.compiled).map(String::as_str).filter(|word| is_pointer(word))
     }
 
     /// Whether `word` is among them.
@@ -83,6 +91,11 @@ impl Dictionary {
     pub(super) fn knows(&self, word: &str) -> bool {
         self.configured.iter().chain(&self.compiled).any(|known| known == word)
     }
+}
+
+/// Whether `word` may be a JSON pointer that a policy looks something up with.
+fn is_pointer(word: &str) -> bool {
+    word.len() > 1 && word.starts_with('/') && !word.contains(char::is_whitespace)
 }
 
 /// Every text of a configuration, keys included.
@@ -124,7 +137,22 @@ impl<'a> Memory<'a> {
 
 /// Whether a policy might look for `text`; not what the standard library says of itself.
 fn is_word(text: &str) -> bool {
-    let noise = ["/rustc/", ".rs", "::", "`", "panicked", "called ", "src/"];
+    let noise = [
+        "/rustc/",
+        ".rs",
+        "::",
+        "`",
+        "panicked",
+        "called ",
+        "src/",
+        "assertion failed",
+        "expected",
+        "invalid ",
+        "while parsing",
+        "surrogate",
+        "overflow",
+        "recursion limit",
+    ];
     text.contains(char::is_alphanumeric)
         && !text.contains(char::is_control)
         && !noise.iter().any(|noise| text.contains(noise))
@@ -201,7 +229,6 @@ fn of_code(constants: &[(usize, i64)], memory: &Memory<'_>, words: &mut Words) {
             // A text of 9 to 16 bytes is compared as two numbers, which overlap when it is shorter than both.
             if let (Some(head), Some(tail)) = (letters(*first), letters(*second)) {
                 words.add(&joined(&head, &tail));
-                words.add(&joined(&tail, &head));
             }
         }
         if let Some(text) = letters(*first).filter(|text| text.len() > 2) {

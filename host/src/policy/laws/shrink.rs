@@ -227,8 +227,11 @@ fn simpler_values(value: &HeaderValue) -> Vec<HeaderValue> {
     let Ok(text) = value.to_str() else { return vec![HeaderValue::from_static("")] };
     match text.parse::<u64>() {
         Ok(0) => Vec::new(),
+        // By ever smaller steps, so that the least is found soon.
         Ok(number) => {
-            [1, 30, number / 2, number - 1].into_iter().filter(|lower| *lower < number).map(HeaderValue::from).collect()
+            let lower = |step: u32| number - number.checked_shr(step).unwrap_or(0).max(1);
+            let lower = [1, 30].into_iter().chain((1..64).step_by(3).map(lower));
+            lower.filter(|lower| *lower < number).map(HeaderValue::from).collect()
         }
         Err(_) if text.len() > 1 => {
             let half = text.get(..text.floor_char_boundary(text.len() / 2)).unwrap_or_default();

@@ -54,10 +54,9 @@ impl Policy for Lawless {
             Law::NeverRetries410 if status == Some(410) && outcome.body_text().contains("back tomorrow") => {
                 return retry_after(hours(24), "gone until tomorrow");
             }
-            // The code of an error, two objects deep.
+            // The code of an error, deep inside.
             Law::NeverAccepts5xx if matches!(status, Some(500..=599)) => {
-                let error = outcome.json_pointer("/Response/Error");
-                if error.is_some_and(|error| error["Code"] == "AlreadyDone") {
+                if outcome.json_pointer("/Response/Error/Code").is_some_and(|code| code == "AlreadyDone") {
                     return accept("done before");
                 }
             }

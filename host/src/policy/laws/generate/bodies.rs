@@ -25,8 +25,8 @@ impl Bodies<'_> {
         let body = match self.rng.u8(..64) {
             0..8 => Vec::new(),
             8..20 => self.text().into_bytes(),
-            20..36 => self.value(DEPTH).to_string().into_bytes(),
-            36..52 => self.pointed().to_string().into_bytes(),
+            20..32 => self.value(DEPTH).to_string().into_bytes(),
+            32..52 => self.pointed().to_string().into_bytes(),
             52..57 => self.cut_short(),
             57..60 => self.no_utf8(),
             60..63 => self.nested(64).into_bytes(),
@@ -97,9 +97,14 @@ impl Bodies<'_> {
 
     /// A document that has something where a JSON pointer among the words points to.
     fn pointed(&mut self) -> Value {
-        let pointers: Vec<&str> = self.words.pointers().collect();
-        let Some(pointer) = self.rng.choice(pointers) else { return self.value(DEPTH) };
-        let mut value = if self.rng.bool() { self.everything() } else { self.value(1) };
+        let words = self.words.pointing(self.rng);
+        let Some(pointer) = self.rng.choice(words.pointers().collect::<Vec<_>>()) else { return self.value(DEPTH) };
+        let mut near = Bodies { rng: self.rng, words: &words, limit: self.limit };
+        let mut value = match near.rng.u8(..8) {
+            0..5 => Value::String(near.word()),
+            5 | 6 => near.everything(),
+            _ => near.value(1),
+        };
         for token in pointer.split('/').skip(1).collect::<Vec<_>>().into_iter().rev() {
             let token = token.replace("~1", "/").replace("~0", "~");
             value = if token.bytes().all(|byte| byte.is_ascii_digit()) && !token.is_empty() {
