@@ -16,12 +16,15 @@ use wasmparser::{DataKind, Operator, Parser, Payload};
 const MAX_WORDS: usize = 400;
 
 /// Words of one function that are taken to belong together.
-const MOST_TOGETHER: usize = 128;
+const MOST_TOGETHER: usize = 256;
 
 /// Bytes of the longest word.
 const MAX_WORD: usize = 64;
 
-/// How far apart in the code two constants may stand that make one text, in instructions.
+/// How far apart in the code an address and its length may stand, in instructions.
+const BESIDE: usize = 3;
+
+/// How far apart the two numbers may stand that a text is compared as.
 const NEAR: usize = 6;
 
 /// What a question's texts are made of.
@@ -218,9 +221,10 @@ impl Words {
 fn of_code(constants: &[(usize, i64)], memory: &Memory<'_>, words: &mut Words) {
     for (index, (at, first)) in constants.iter().enumerate() {
         let near = constants.iter().skip(index + 1).take_while(|(other, _)| other - at <= NEAR);
-        for (_, second) in near {
-            for (address, length) in [(first, second), (second, first)] {
-                if let (Ok(address), Ok(length)) = (u32::try_from(*address), u32::try_from(*length))
+        for (other, second) in near {
+            let pairs = if other - at <= BESIDE { [(first, second), (second, first)].as_slice() } else { &[] };
+            for (address, length) in pairs {
+                if let (Ok(address), Ok(length)) = (u32::try_from(**address), u32::try_from(**length))
                     && let Some(text) = memory.text(address, length)
                 {
                     words.add(text);
