@@ -222,9 +222,9 @@ fn of_code(constants: &[(usize, i64)], memory: &Memory<'_>, words: &mut Words) {
     for (index, (at, first)) in constants.iter().enumerate() {
         let near = constants.iter().skip(index + 1).take_while(|(other, _)| other - at <= NEAR);
         for (other, second) in near {
-            let pairs = if other - at <= BESIDE { [(first, second), (second, first)].as_slice() } else { &[] };
+            let pairs = [(first, second), (second, first)].into_iter().filter(|_| other - at <= BESIDE);
             for (address, length) in pairs {
-                if let (Ok(address), Ok(length)) = (u32::try_from(**address), u32::try_from(**length))
+                if let (Ok(address), Ok(length)) = (u32::try_from(*address), u32::try_from(*length))
                     && let Some(text) = memory.text(address, length)
                 {
                     words.add(text);
