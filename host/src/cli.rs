@@ -77,7 +77,7 @@ enum Command {
         after_help = "Examples:\n  backstop dead list --route orders\n  backstop dead redrive --route orders --reason maintenance\n  backstop dead discard 01931b5e-…"
     )]
     Dead(dead::Dead),
-    /// Build policies.
+    /// Build policies, try them, and ask them.
     Policy(policy::Policy),
 }
 

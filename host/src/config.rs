@@ -25,6 +25,7 @@ mod tests;
 use std::io::Read;
 use std::path::Path;
 
+pub(crate) use defaults::{default_envelope, default_response_limit};
 pub use interpolate::{Machine, Surroundings};
 pub(crate) use problem::Place;
 pub use problem::{Problem, Problems};
@@ -36,7 +37,7 @@ pub use resolved::{
 };
 pub(crate) use sheet::Sheet;
 pub use sources::Sources;
-pub(crate) use units::{Count, Unit, Written, show_duration};
+pub(crate) use units::{Count, Unit, Written, read_duration, read_size, show_duration};
 
 use interpolate::Interpolator;
 use problem::Findings;

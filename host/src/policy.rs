@@ -28,6 +28,7 @@ mod quarantine;
 mod candidate;
 pub mod cases;
 pub mod build;
+pub mod laws;
 
 #[cfg(test)]
 mod tests;
@@ -43,6 +44,7 @@ pub use candidate::{Candidate, Unfit, Workbench};
 pub use catalog::{Catalog, PolicyProblem, PolicyProblems, PolicyStatus, Quarantine, Refusal};
 pub use failure::Failure;
 pub use judge::Judge;
+pub(crate) use load::read as read_policy;
 pub use load::{Description, LoadError, inspect};
 pub use sandbox::{MAX_INSTANCES, MAX_MEMORY, SandboxError};
 pub use schema::Violation;

@@ -17,3 +17,4 @@ mod config;
 mod cases;
 mod shutdown;
 mod crash;
+mod author_tools;

@@ -3,6 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use crate::backoff::Backoff;
+use crate::message::Envelope;
+
 pub(super) const LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080);
 pub(super) const ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8081);
 pub(super) const STORE: &str = "backstop.db";
@@ -34,3 +37,38 @@ pub(super) const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 pub(super) const ALARM_WINDOW: Duration = Duration::from_secs(60);
 pub(super) const ALARM_MIN_REQUESTS: u32 = 20;
 pub(super) const FALLBACK_STATUS: u16 = 200;
+
+/// The envelope of a route that says nothing of its own under `retry`, and whose credentials cannot be renewed.
+pub(crate) fn default_envelope() -> Envelope {
+    Envelope {
+        max_attempts: MAX_ATTEMPTS,
+        max_elapsed: MAX_ELAPSED,
+        min_delay: MIN_DELAY,
+        max_delay: MAX_DELAY,
+        backoff: Backoff::default(),
+        retry_after_max: RETRY_AFTER_MAX,
+        renewable_credentials: false,
+    }
+}
+
+/// How much of an answer's body a route reads that says nothing of its own, in bytes.
+pub(crate) const fn default_response_limit() -> usize {
+    RESPONSE_LIMIT
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn what_is_called_the_default_is_what_a_route_gets_that_says_nothing() {
+        let text = "routes: { orders: { destination: http://127.0.0.1:9 } }";
+        let config = Config::parse(text, Path::new("backstop.yaml"), Path::new("")).unwrap();
+        let route = config.routes.values().next().unwrap();
+        assert_eq!(route.envelope, default_envelope());
+        assert_eq!(route.destination.response_limit, default_response_limit());
+    }
+}

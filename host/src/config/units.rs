@@ -407,6 +407,23 @@ impl Unit for Secret {
     }
 }
 
+/// A duration as it is written in a configuration, for the command line.
+///
+/// # Errors
+/// What to write instead.
+pub(crate) fn read_duration(text: &str) -> Result<Duration, String> {
+    Duration::from_text(text)
+}
+
+/// A size as it is written in a configuration, in bytes, for the command line.
+///
+/// # Errors
+/// What to write instead.
+pub(crate) fn read_size(text: &str) -> Result<usize, String> {
+    let Size(bytes) = Size::from_text(text)?;
+    usize::try_from(bytes).map_err(|_| format!("write {}", Size::FORM))
+}
+
 /// A duration as [`Duration::from_text`] reads it.
 pub(crate) fn show_duration(duration: Duration) -> String {
     const UNITS: [(&str, u128); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000), ("ms", 1)];

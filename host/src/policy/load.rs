@@ -223,7 +223,7 @@ pub(super) fn digest(file: &[u8]) -> String {
 }
 
 /// Reads a file, and no more of it than a policy may have.
-pub(super) fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
+pub(crate) fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
     let failed = |error| LoadError::Read(path.to_owned(), error);
     let mut file = Vec::new();
     let most = u64::try_from(MAX_FILE).unwrap_or(u64::MAX);

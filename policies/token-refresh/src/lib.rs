@@ -7,7 +7,7 @@
 //! whatever a policy says; that the second token was refused too is the host's to deal with.
 //!
 //! The rest is the rule of a generic retry service. Tried again are: silence of any kind; 408, 409, 429 and every 5xx;
-//! and any other failure whose answer carries a `Retry-After`. 2xx is success, whatever else it carries, and everything
+//! and any other failure but 410 whose answer carries a `Retry-After`. 2xx is success, whatever else it carries, and everything
 //! else becomes a dead letter.
 //!
 //! ```yaml
@@ -64,7 +64,10 @@ impl Policy for TokenRefresh {
         match classify(status) {
             _ if status == Some(401) && self.says_expired(outcome) => reauthenticate("token expired"),
             Class::Persistent if matches!(status, Some(500..=599)) => retry("server failure"),
-            Class::Persistent if outcome.header("retry-after").is_some() => retry("asked to be tried again"),
+            // Gone is for good, whatever else it says (RFC 9110 section 15.5.11).
+            Class::Persistent if status != Some(410) && outcome.header("retry-after").is_some() => {
+                retry("asked to be tried again")
+            }
             _ => standard(attempt, outcome),
         }
     }
@@ -109,6 +112,12 @@ mod tests {
     fn a_bearer_challenge_says_it_as_well() {
         let answer = response(401).header("WWW-Authenticate", r#"Bearer realm="api", error="invalid_token""#);
         assert_eq!(unconfigured().judge(attempt(1), answer), reauthenticate("token expired"));
+    }
+
+    #[test]
+    fn what_is_gone_is_not_tried_again_even_if_it_asks_to_be() {
+        let gone = response(410).header("Retry-After", "30");
+        assert_eq!(unconfigured().judge(attempt(1), gone), dead_letter("gone"));
     }
 
     #[test]
