@@ -14,6 +14,7 @@ mod host;
 mod failure;
 mod v0_1;
 mod schema;
+mod effort;
 mod load;
 mod guest;
 mod standard;
@@ -35,6 +36,7 @@ use crate::message::Provenance;
 
 pub use candidate::{Candidate, Unfit, Workbench};
 pub use catalog::{Catalog, PolicyProblem, PolicyProblems, PolicyStatus, Refusal};
+pub use effort::TooDear;
 pub use failure::Failure;
 pub use judge::Judge;
 pub use load::{Description, LoadError, inspect};

@@ -14,5 +14,6 @@ mod ingress;
 mod bad_vendor;
 mod policy_reload;
 mod config;
+mod languages;
 mod shutdown;
 mod crash;
