@@ -14,8 +14,9 @@ const LIMITS: &str = "{ memory: 64MiB, fuel: 50000000, time: 1s }";
 #[tokio::test]
 async fn languages_policies_in_javascript_and_python_judge_what_real_vendors_answer() {
     let vendors = [Vendor::answering([]).await, Vendor::answering([]).await];
-    let policies = tokio::task::spawn_blocking(|| [javascript_policy(), python_policy()]);
-    let [javascript, python] = policies.await.expect("both policies");
+    let python = tokio::task::spawn_blocking(python_policy);
+    let javascript = tokio::task::spawn_blocking(javascript_policy).await.expect("the policy");
+    let python = python.await.expect("the policy");
     let setup = Setup::routes(&format!(
         "{}{}",
         route("javascript", &vendors[0], "vendor-busy-js", LIMITS),
@@ -87,7 +88,7 @@ fn route(name: &str, vendor: impl std::fmt::Display, policy: &str, limits: &str)
           policy: {policy}
           policy_config: {{ success: [FINE], retryable: [BUSY, QUOTA] }}
           policy_limits: {limits}
-          retry: {{ max_attempts: 5, min_delay: 1ms, max_delay: 5s, base: 1ms, jitter: none }}
+          retry: {{ max_attempts: 5, min_delay: 1ms, max_delay: 5s, jitter: none }}
         "
     )
 }
