@@ -1,8 +1,6 @@
 //! Policies in JavaScript and Python, built from the folders of their guides with the tools they pin, and asked by the
 //! real host. That they serve says that they import nothing beyond the contract: any other file is refused.
 
-use std::path::PathBuf;
-
 use backstop_tests::languages::{javascript_policy, python_policy};
 use backstop_tests::{Host, Reply, Setup, Vendor, black_hole, json, status};
 use serde_json::{Value, json};
@@ -62,22 +60,34 @@ async fn asks_for_the_method_when_there_is_no_answer(host: &Host, route: &str, v
 }
 
 #[tokio::test]
-async fn languages_a_limit_that_is_too_low_is_named_with_what_to_raise() {
+async fn languages_what_a_route_cannot_have_is_said_with_the_mending() {
+    let python = tokio::task::spawn_blocking(python_policy);
     let javascript = tokio::task::spawn_blocking(javascript_policy).await.expect("the policy");
-    let small = route("small", "http://127.0.0.1:9", "vendor-busy-js", "{ memory: 8MiB }");
-    let weak = route("weak", "http://127.0.0.1:9", "vendor-busy-js", "{ memory: 64MiB, fuel: 10000 }");
-    let said = check(&format!("{small}{weak}"), javascript).await;
-    let memory = "of memory, its limit is 8 MiB; if it needs more, raise the route's `policy_limits.memory`";
-    assert!(said.contains(memory), "{said}");
-    assert!(said.contains("out of fuel") && said.contains("raise the route's `policy_limits.fuel`"), "{said}");
-}
-
-/// What `backstop check` says of these routes, which it must refuse.
-async fn check(routes: &str, policy: PathBuf) -> String {
-    let output = Setup::routes(routes).policy("vendor-busy-js", policy).run(&["check"]).await;
+    let python = python.await.expect("the policy");
+    let nowhere = "http://127.0.0.1:9";
+    let both = |route: String| route.replace("[FINE]", "[BUSY]");
+    let routes = [
+        route("small", nowhere, "vendor-busy-js", "{ memory: 8MiB }"),
+        route("weak", nowhere, "vendor-busy-js", "{ memory: 64MiB, fuel: 10000 }"),
+        both(route("torn", nowhere, "vendor-busy-js", LIMITS)),
+        route("small-too", nowhere, "vendor-busy-py", "{ memory: 12MiB }"),
+        both(route("torn-too", nowhere, "vendor-busy-py", LIMITS)),
+    ];
+    let setup = Setup::routes(&routes.concat()).policy("vendor-busy-js", javascript);
+    let output = setup.policy("vendor-busy-py", python).run(&["check"]).await;
     let said = String::from_utf8_lossy(&[&*output.stdout, &*output.stderr].concat()).into_owned();
     assert_eq!(output.status.code(), Some(2), "{said}");
-    said
+    for (route, words) in [
+        ("small", "its limit is 8 MiB; if it needs more, raise the route's `policy_limits.memory`"),
+        ("weak", "out of fuel: it used the 10000 units"),
+        ("weak", "raise the route's `policy_limits.fuel`"),
+        ("torn", "the policy refuses its configuration: BUSY is both a success and retryable"),
+        ("small-too", "its limit is 12 MiB; if it needs more, raise the route's `policy_limits.memory`"),
+        ("torn-too", "the policy refuses its configuration: BUSY is both a success and retryable"),
+    ] {
+        let line = said.lines().find(|line| line.contains(&format!("routes.{route}.policy")) && line.contains(words));
+        assert!(line.is_some(), "{route}: no {words:?} in\n{said}");
+    }
 }
 
 fn route(name: &str, vendor: impl std::fmt::Display, policy: &str, limits: &str) -> String {
