@@ -17,6 +17,7 @@ mod host;
 mod failure;
 mod v0_1;
 mod schema;
+mod effort;
 mod load;
 mod guest;
 mod standard;
@@ -42,6 +43,7 @@ use crate::message::Provenance;
 
 pub use candidate::{Candidate, Unfit, Workbench};
 pub use catalog::{Catalog, PolicyProblem, PolicyProblems, PolicyStatus, Quarantine, Refusal};
+pub use effort::TooDear;
 pub use failure::Failure;
 pub use judge::Judge;
 pub(crate) use load::read as read_policy;

@@ -15,6 +15,7 @@ mod bad_vendor;
 mod policy_reload;
 mod config;
 mod cases;
+mod languages;
 mod shutdown;
 mod crash;
 mod author_tools;

@@ -62,15 +62,24 @@ pub fn guest(folder: &str) -> PathBuf {
     built.entry(folder.to_owned()).or_insert_with(|| build_guest(folder)).clone()
 }
 
+/// The folder that cargo builds into.
+fn target() -> &'static Path {
+    binary().ancestors().nth(2).expect("the binary lies in target/debug")
+}
+
+/// Where guests are built into, each in a folder of its own.
+pub(crate) fn guests() -> PathBuf {
+    target().join("guests")
+}
+
 fn build_guest(folder: &str) -> PathBuf {
     let source = workspace().join("tests/guests").join(folder);
-    let target = binary().ancestors().nth(2).expect("the binary lies in target/debug");
-    let out = target.join("guests").join(folder);
+    let out = guests().join(folder);
     // It stands outside of the workspace, as an author's crate does, but is built from the same dependencies.
     std::fs::copy(workspace().join("Cargo.lock"), source.join("Cargo.lock")).expect("the guest's lock file");
     let mut build = in_workspace(binary());
     build.args(["policy", "build", "--out"]).arg(&out).arg(&source);
-    succeed(build.env("CARGO_TARGET_DIR", target));
+    succeed(build.env("CARGO_TARGET_DIR", target()));
     let files = std::fs::read_dir(&out).expect("the folder of the policy just built");
     let wasm = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "wasm");
     files.filter_map(|entry| Some(entry.ok()?.path())).find(wasm).expect("the policy just built")
@@ -90,7 +99,7 @@ fn in_workspace(program: impl AsRef<OsStr>) -> Command {
 }
 
 /// Runs a command to its end.
-fn succeed(command: &mut Command) -> Output {
+pub(crate) fn succeed(command: &mut Command) -> Output {
     let output = command.output().unwrap_or_else(|error| panic!("failed to run {command:?}: {error}"));
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{command:?} failed with {}:\n{said}", output.status);

@@ -14,13 +14,21 @@ const POLL: Duration = Duration::from_millis(10);
 ///
 /// # Panics
 /// When it finds nothing within a minute: `what` says what was waited for.
-pub async fn eventually<T>(what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
+pub async fn eventually<T>(what: &str, probe: impl AsyncFnMut() -> Option<T>) -> T {
+    eventually_within(PATIENCE, what, probe).await
+}
+
+/// As [`eventually()`], with another bound.
+///
+/// # Panics
+/// When it finds nothing in that time.
+pub async fn eventually_within<T>(patience: Duration, what: &str, mut probe: impl AsyncFnMut() -> Option<T>) -> T {
     let watch = Stopwatch::start();
     loop {
         if let Some(found) = probe().await {
             return found;
         }
-        assert!(watch.elapsed() < PATIENCE, "waited {PATIENCE:?} in vain for {what}");
+        assert!(watch.elapsed() < patience, "waited {patience:?} in vain for {what}");
         SystemClock.sleep(POLL).await;
     }
 }

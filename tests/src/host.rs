@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::net::SocketAddr;
 use std::process::{ExitStatus, Output};
+use std::time::Duration;
 
 use reqwest::{Method, RequestBuilder};
 use serde_json::Value;
@@ -11,7 +12,12 @@ use tokio::net::TcpStream;
 use tokio::process::Child;
 
 use crate::eventually;
+use crate::eventually::eventually_within;
 use crate::setup::{Place, Setup};
+
+/// How long a host may take to listen: policies that bring an interpreter along take long to compile, and on a busy
+/// machine longer. One that ends instead of listening is noticed at once.
+const START: Duration = Duration::from_secs(300);
 
 /// A running host. It is killed when this is dropped; its log is shown if the test failed.
 pub struct Host {
@@ -65,7 +71,7 @@ impl Host {
     }
 
     async fn find_addresses(&mut self) {
-        let (listen, admin) = eventually("the host to listen", async || {
+        let (listen, admin) = eventually_within(START, "the host to listen", async || {
             if let Ok(Some(status)) = self.child.try_wait() {
                 panic!("the host did not start: {status}");
             }

@@ -202,7 +202,7 @@ pub(super) enum RawOnPolicyFailure {
 pub(crate) struct RawPolicyLimits {
     /// Fuel, about one per instruction. Default 10000000.
     pub(super) fuel: Field<Count>,
-    /// Linear memory, 64KiB to 1GiB. Default 16MiB.
+    /// Linear memory, 64KiB to 256MiB. Default 16MiB.
     pub(super) memory: Field<Written<Size>>,
     /// Wall-clock time, 1ms to 1m. Default 100ms.
     pub(super) time: Field<Written<Duration>>,

@@ -457,7 +457,11 @@ fn prepare(
 fn refused_by_policy(failure: &Failure) -> String {
     match failure {
         Failure::Refused(text) => format!("the policy refuses its configuration: {text}"),
-        other => format!("the policy fails under this configuration: {other}"),
+        other => {
+            let remedy =
+                other.limit().map(|key| format!("; if it needs more, raise the route's `policy_limits.{key}`"));
+            format!("the policy fails under this configuration: {other}{}", remedy.unwrap_or_default())
+        }
     }
 }
 

@@ -56,6 +56,21 @@ pub enum Failure {
 const WITHHELD: &str = "its words are withheld because `policy_config` holds values from variables or files";
 
 impl Failure {
+    /// The key in `policy_limits` of the limit that it ran into, if it is one of these.
+    pub(super) const fn limit(&self) -> Option<&'static str> {
+        match self {
+            Self::OutOfFuel(_) => Some("fuel"),
+            Self::OutOfTime(_) => Some("time"),
+            Self::OutOfMemory(_) => Some("memory"),
+            Self::OutOfStack
+            | Self::Panicked(_)
+            | Self::Trapped(_)
+            | Self::Nonsense(_)
+            | Self::Refused(_)
+            | Self::NoRoom => None,
+        }
+    }
+
     /// The same failure without the policy's own words. What the host says of it stays.
     pub(super) fn without_words(self) -> Self {
         match self {
@@ -118,7 +133,11 @@ impl Unusable {
             None if format!("{error:#}").contains("fuel allocated for hostcalls") => {
                 Failure::Nonsense(format!("its answer is longer than {}", bytes(limits.output)))
             }
-            None => Failure::Trapped(one_line(format!("{error:#}"), TEXT)),
+            // It did not even come to be: its memory begins with more than it may have.
+            None => match host.growth.refusal() {
+                Some(refusal) => Failure::OutOfMemory(refusal),
+                None => Failure::Trapped(one_line(format!("{error:#}"), TEXT)),
+            },
         }
     }
 }

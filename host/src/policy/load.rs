@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::Value;
@@ -16,9 +17,10 @@ use wasmparser::{ComponentTypeRef, Parser, Payload, TypeBounds};
 use wit_component::ComponentEncoder;
 
 use super::Hooks;
+use super::effort::{Effort, TooDear};
 use super::failure::Failure;
 use super::guest::Guest;
-use super::sandbox::{Sandbox, SandboxError, bytes};
+use super::sandbox::{MAX_MEMORY, Sandbox, SandboxError, bytes};
 use super::schema::ConfigSchema;
 use super::v0_1::{Contract, VERSION};
 use crate::config::PolicyLimits;
@@ -27,17 +29,22 @@ use crate::message::PolicyRef;
 /// The largest file that is looked at.
 pub(super) const MAX_FILE: usize = 32 << 20;
 
-/// The longest function that is compiled, in bytes of its body: ten times the longest in a policy that parses JSON.
-///
-/// The compiler's memory and time grow with a function's branches times its locals. At this bound and [`MAX_LOCALS`]
-/// they come to 750 MiB and 4 s; at four times this length to 2.9 GiB and 33 s, at ten times the locals to 5.4 GiB.
-const MAX_FUNCTION: usize = 256 << 10;
+/// The longest function that is compiled, in bytes of its body. The longest in a policy that parses JSON is a tenth of
+/// the half of it; Python's runtime has one of 417 KiB, straight code that fills in the addresses of what it links.
+/// Besides, what takes memory and time to compile is weighed: see [`Effort`].
+const MAX_FUNCTION: usize = 512 << 10;
 
-/// Local variables of one function, without its parameters: some twenty times as many as policies have.
+/// Local variables of one function, without its parameters: some twenty times as many as policies in Rust have. The
+/// most in JavaScript's runtime are 118, in Python's 271.
 const MAX_LOCALS: u32 = 1000;
 
 /// Functions in one file, those of the component's own that lead in and out of its modules included.
 const MAX_FUNCTIONS: usize = 100_000;
+
+/// What a policy may cost to say what it is, before any route says what it may: an interpreter starts up for it. This
+/// is asked once for each file, on the thread that compiled it, which took far longer.
+const DESCRIBE: PolicyLimits =
+    PolicyLimits { fuel: 200_000_000, memory: MAX_MEMORY, time: Duration::from_secs(1), output: 1 << 20 };
 
 /// A policy, compiled and known to keep to the contract.
 pub(super) struct Policy {
@@ -100,12 +107,15 @@ pub enum LoadError {
         /// What it most likely comes from.
         hint: &'static str,
     },
-    /// It holds a function whose body is longer than 256 KiB.
+    /// It holds a function whose body is longer than 512 KiB.
     #[error("holds a function of {}, and the longest that is compiled is {}", bytes(*.0), bytes(MAX_FUNCTION))]
     FunctionTooLong(usize),
     /// It holds a function with more than 1,000 local variables.
     #[error("holds a function with {0} local variables, and the most that are compiled are {MAX_LOCALS}")]
     TooManyLocals(u32),
+    /// It holds what would take too much memory or time to compile.
+    #[error(transparent)]
+    TooDear(#[from] TooDear),
     /// It holds more than 100,000 functions.
     #[error("holds more than {MAX_FUNCTIONS} functions, which is more than any policy needs")]
     TooManyFunctions,
@@ -188,7 +198,7 @@ impl Policy {
         let compiled = sandbox.compile(component).map_err(|error| LoadError::Invalid(format!("{error:#}")))?;
         let contract =
             Contract::new(sandbox.engine(), &compiled).map_err(|error| LoadError::OtherWorld(format!("{error:#}")))?;
-        let manifest = Guest::describe(sandbox, &contract, &PolicyLimits::default()).map_err(LoadError::Describe)?;
+        let manifest = Guest::describe(sandbox, &contract, &DESCRIBE).map_err(LoadError::Describe)?;
         if !is_name(&manifest.name) {
             return Err(LoadError::BadName(manifest.name));
         }
@@ -296,8 +306,14 @@ fn imports_of_component(component: &[u8]) -> Result<Vec<String>, LoadError> {
 fn check_functions(component: &[u8]) -> Result<(), LoadError> {
     let invalid = |error: wasmparser::BinaryReaderError| LoadError::Invalid(error.to_string());
     let mut functions = 0_usize;
+    let mut effort = Effort::default();
     for payload in Parser::new(0).parse_all(component) {
         match payload.map_err(invalid)? {
+            Payload::TypeSection(section) => {
+                for group in section {
+                    Effort::check_types(&group.map_err(invalid)?)?;
+                }
+            }
             Payload::CodeSectionEntry(body) => {
                 let length = body.as_bytes().len();
                 if length > MAX_FUNCTION {
@@ -310,6 +326,7 @@ fn check_functions(component: &[u8]) -> Result<(), LoadError> {
                 if locals > MAX_LOCALS {
                     return Err(LoadError::TooManyLocals(locals));
                 }
+                effort.add(&body, locals).map_err(invalid)??;
                 functions = functions.saturating_add(1);
             }
             Payload::ComponentCanonicalSection(section) => {

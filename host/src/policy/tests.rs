@@ -350,13 +350,13 @@ fn what_would_take_too_much_memory_to_compile_is_refused_before_it_is() {
     };
     // Two bytes go to its locals and its end.
     let function = |length: usize| format!("(func {})", "nop ".repeat(length - 2));
-    let too_long = function((256 << 10) + 1);
+    let too_long = function((512 << 10) + 1);
     for file in [module("", &too_long, ""), nested(&too_long)] {
         let error = refused(&file);
         assert!(matches!(error, LoadError::FunctionTooLong(_)), "{error}");
-        assert!(error.to_string().contains("the longest that is compiled is 256 KiB"), "{error}");
+        assert!(error.to_string().contains("the longest that is compiled is 512 KiB"), "{error}");
     }
-    let error = refused(&nested(&function(256 << 10)));
+    let error = refused(&nested(&function(512 << 10)));
     assert!(matches!(error, LoadError::OtherWorld(_)), "that long it may be: {error}");
 
     let locals = |count: usize| format!("(func (local {}))", "i32 i64 ".repeat(count / 2));

@@ -15,9 +15,13 @@ use crate::config::resolved::{
 };
 use crate::config::units::{Count, Factor, Share, Written, show_duration};
 use crate::message::{Envelope, RouteName};
+use crate::policy;
 
 /// A body is held in memory and written to the store as a whole: 256 MiB.
 pub(super) const MAX_BODY: u64 = 256 << 20;
+
+/// The most memory that the sandbox has for a policy.
+const MAX_POLICY_MEMORY: u64 = policy::MAX_MEMORY as u64;
 
 impl Resolver<'_> {
     /// Resolves a route. `None` when it cannot be; why was reported.
@@ -236,7 +240,7 @@ impl Resolver<'_> {
         PolicyLimits {
             fuel: self.count(&place.key("fuel"), raw.fuel, 1..=1_000_000_000_000, default.fuel),
             // Less than one page of WebAssembly is none.
-            memory: self.size(&place.key("memory"), raw.memory, 64 << 10..=1 << 30, default.memory),
+            memory: self.size(&place.key("memory"), raw.memory, 64 << 10..=MAX_POLICY_MEMORY, default.memory),
             time: self.duration(&place.key("time"), raw.time, MILLISECOND..=SECOND * 60, default.time),
             output: self.size(&place.key("output"), raw.output, 1..=64 << 20, default.output),
             failures: self.count(&place.key("failures"), raw.failures, 1..=1_000_000, default.failures),
