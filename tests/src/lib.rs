@@ -7,6 +7,7 @@ pub mod vendor;
 pub mod host;
 pub mod setup;
 pub mod artefacts;
+pub mod hand_made;
 pub mod eventually;
 
 pub use eventually::eventually;

@@ -106,6 +106,15 @@ impl Place {
         copied.unwrap_or_else(|error| panic!("failed to copy {}: {error}", file.display()));
     }
 
+    /// Puts these bytes into the folder of policies as `name`, in one step.
+    ///
+    /// # Panics
+    /// When that fails.
+    pub fn place_policy(&self, name: &str, file: &[u8]) {
+        self.write("aside.wasm", file);
+        self.drop_policy(name, &self.path("aside.wasm"));
+    }
+
     /// The binary, to be run here.
     pub(crate) fn command(&self) -> tokio::process::Command {
         let mut command = tokio::process::Command::new(binary());

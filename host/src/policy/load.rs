@@ -12,7 +12,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use wasmparser::{ComponentTypeRef, Parser, Payload, TypeBounds};
+use wasmparser::{ComponentInstance, ComponentTypeRef, Parser, Payload, TypeBounds};
 use wasmtime::component::Component;
 use wit_component::ComponentEncoder;
 
@@ -39,6 +39,12 @@ const MAX_LOCALS: u32 = 1000;
 
 /// Functions in one file, those of the component's own that lead in and out of its modules included.
 const MAX_FUNCTIONS: usize = 100_000;
+
+/// Instantiations of components written in one file. The compiler writes out every instance that comes to be, and a
+/// component made of two of the next, which is made of two of the one after, has as many as two to the power of its
+/// length; of so few, no more than some hundred can come. Policies have none: their languages' tools put modules
+/// together, not components.
+const MAX_INSTANTIATIONS: usize = 16;
 
 /// A policy, compiled and known to keep to the contract.
 pub(super) struct Policy {
@@ -110,6 +116,9 @@ pub enum LoadError {
     /// It holds more than 100,000 functions.
     #[error("holds more than {MAX_FUNCTIONS} functions, which is more than any policy needs")]
     TooManyFunctions,
+    /// It instantiates components at more than 16 places.
+    #[error("instantiates components at {0} places, and the most that are compiled are {MAX_INSTANTIATIONS}")]
+    TooManyInstances(usize),
     /// It was built for another version of the contract.
     #[error(
         "was built for {built_for}, and this host speaks backstop:policy@{VERSION}: build it again with this host's SDK"
@@ -294,10 +303,11 @@ fn imports_of_component(component: &[u8]) -> Result<Vec<String>, LoadError> {
     Ok(imports)
 }
 
-/// Refuses what would take too much memory to compile, in whatever module or component within it stands.
+/// Refuses what would take too much memory or time to compile, in whatever module or component within it stands.
 fn check_functions(component: &[u8]) -> Result<(), LoadError> {
     let invalid = |error: wasmparser::BinaryReaderError| LoadError::Invalid(error.to_string());
     let mut functions = 0_usize;
+    let mut instantiations = 0_usize;
     for payload in Parser::new(0).parse_all(component) {
         match payload.map_err(invalid)? {
             Payload::CodeSectionEntry(body) => {
@@ -317,13 +327,19 @@ fn check_functions(component: &[u8]) -> Result<(), LoadError> {
             Payload::ComponentCanonicalSection(section) => {
                 functions = functions.saturating_add(usize::try_from(section.count()).unwrap_or(usize::MAX));
             }
+            Payload::ComponentInstanceSection(section) => {
+                for instance in section {
+                    let made = matches!(instance.map_err(invalid)?, ComponentInstance::Instantiate { .. });
+                    instantiations = instantiations.saturating_add(usize::from(made));
+                }
+            }
             _ => {}
         }
         if functions > MAX_FUNCTIONS {
             return Err(LoadError::TooManyFunctions);
         }
     }
-    Ok(())
+    if instantiations > MAX_INSTANTIATIONS { Err(LoadError::TooManyInstances(instantiations)) } else { Ok(()) }
 }
 
 fn check_import(name: &str) -> Result<(), LoadError> {

@@ -1,0 +1,1 @@
+//! Guests of a contract that is not quite ours.
