@@ -103,6 +103,10 @@ impl Unusable {
             None if format!("{error:#}").contains("fuel allocated for hostcalls") => {
                 Failure::Nonsense(format!("its answer is longer than {}", bytes(limits.output)))
             }
+            // An instance whose memory begins larger than it may grow does not come to be.
+            None if format!("{error:#}").contains("exceeds memory limits") => Failure::OutOfMemory(
+                host.growth.refusal().unwrap_or_else(|| format!("may have no more than {}", bytes(limits.memory))),
+            ),
             None => Failure::Trapped(one_line(format!("{error:#}"), TEXT)),
         }
     }

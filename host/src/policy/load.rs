@@ -19,6 +19,7 @@ use wit_component::ComponentEncoder;
 use super::Hooks;
 use super::failure::Failure;
 use super::guest::Guest;
+use super::host::one_line;
 use super::sandbox::{Sandbox, SandboxError, bytes};
 use super::schema::ConfigSchema;
 use super::v0_1::{Contract, VERSION};
@@ -81,6 +82,9 @@ pub enum LoadError {
     /// It cannot be read.
     #[error("failed to read {path}", path = .0.display())]
     Read(PathBuf, #[source] std::io::Error),
+    /// It is a folder, a pipe or a device.
+    #[error("{path} is no file", path = .0.display())]
+    NoFile(PathBuf),
     /// It is larger than 32 MiB.
     #[error("the file is larger than {}, which is more than any policy needs", bytes(MAX_FILE))]
     TooLarge,
@@ -90,9 +94,12 @@ pub enum LoadError {
     /// It is not WebAssembly.
     #[error("this is not WebAssembly; `backstop policy build` makes a policy's file from its crate")]
     NotWasm,
-    /// Its bytes are WebAssembly, but broken, or use something that the sandbox does not offer.
+    /// Its bytes are WebAssembly, but broken.
     #[error("this is not valid WebAssembly: {0}")]
     Invalid(String),
+    /// The sandbox does not run such WebAssembly: it is broken, or asks for more than any policy may have.
+    #[error("the sandbox cannot run it: {0}")]
+    Unsupported(String),
     /// It is a plain module that says nothing of Backstop's contract.
     #[error(
         "this WebAssembly module says nothing of Backstop's contract: does its crate call `export_policy!`, and was it \
@@ -196,7 +203,7 @@ impl Policy {
         let imports = imports_of_component(component)?;
         check_functions(component)?;
         let compiled = Component::from_binary(sandbox.engine(), component)
-            .map_err(|error| LoadError::Invalid(format!("{error:#}")))?;
+            .map_err(|error| LoadError::Unsupported(one_line(format!("{error:#}"), 1024)))?;
         let contract =
             Contract::new(sandbox.engine(), &compiled).map_err(|error| LoadError::OtherWorld(format!("{error:#}")))?;
         let manifest = Guest::describe(sandbox, &contract, &PolicyLimits::default()).map_err(LoadError::Describe)?;
@@ -236,6 +243,10 @@ pub(super) fn digest(file: &[u8]) -> String {
 /// Reads a file, and no more of it than a policy may have.
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
     let failed = |error| LoadError::Read(path.to_owned(), error);
+    // Opening a pipe waits for its other end.
+    if !std::fs::metadata(path).map_err(failed)?.is_file() {
+        return Err(LoadError::NoFile(path.to_owned()));
+    }
     let mut file = Vec::new();
     let most = u64::try_from(MAX_FILE).unwrap_or(u64::MAX);
     File::open(path).map_err(failed)?.take(most.saturating_add(1)).read_to_end(&mut file).map_err(failed)?;

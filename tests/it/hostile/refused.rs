@@ -58,8 +58,18 @@ async fn hostile_schema_not_json() {
 }
 
 #[tokio::test]
+async fn hostile_schema_of_itself() {
+    is_refused("schema-of-itself", "a part of it is explained by itself, without end").await;
+}
+
+#[tokio::test]
+async fn hostile_schema_in_a_circle() {
+    is_refused("schema-in-a-circle", "a part of it is explained by itself, without end").await;
+}
+
+#[tokio::test]
 async fn hostile_schema_exponential() {
-    is_refused("schema-exponential", "JSON Schema").await;
+    is_refused("schema-exponential", "it unfolds to more than 10000 checks of one value").await;
 }
 
 #[tokio::test]
@@ -134,7 +144,7 @@ async fn hostile_start_fills_memory() {
 
 #[tokio::test]
 async fn hostile_memory_huge() {
-    is_refused("memory-huge", "4096 MiB").await;
+    is_refused("memory-huge", "the sandbox cannot run it: ").await;
 }
 
 #[tokio::test]
@@ -148,12 +158,12 @@ async fn hostile_memory_beyond_the_limit() {
 
 #[tokio::test]
 async fn hostile_memory_shared() {
-    is_refused("memory-shared", "not valid WebAssembly").await;
+    is_refused("memory-shared", "the sandbox cannot run it: ").await;
 }
 
 #[tokio::test]
 async fn hostile_memory_of_64_bits() {
-    is_refused("memory-of-64-bits", "not valid WebAssembly").await;
+    is_refused("memory-of-64-bits", "the sandbox cannot run it: ").await;
 }
 
 #[tokio::test]
@@ -279,7 +289,7 @@ async fn hostile_guests_keep_a_host_from_starting_and_it_says_why() {
         ("configure-traps", "the policy fails under this configuration: trapped"),
         ("start-loops", "out of fuel|out of time"),
         ("imports-wasi", "imports `wasi_snapshot_preview1/environ_get`"),
-        ("memory-huge", "4096 MiB"),
+        ("memory-huge", "the sandbox cannot run it: "),
         ("component-of-components", "instantiates components at 81 places, and the most that are compiled are 16"),
     ] {
         let said = said_at_start(name, &HandMade::hostile("refused", name).file()).await;

@@ -15,12 +15,19 @@ async fn stage_for(name: &str) -> Stage {
 
 /// The guest fails at the teapot, in words that contain `why`; the standard rule judges in its stead, and the other
 /// route goes on meanwhile.
-async fn fails(name: &str, why: &str) -> Value {
+async fn fails(name: &str, why: &str) {
+    let message = is_recorded(name, why).await;
+    let (state, reason) = (&message["state"], message["reason"].as_str().unwrap_or_default());
+    assert_eq!((state, reason), (&"dead".into(), "policy failed; refused for good"), "as the standard rule says");
+}
+
+/// The guest fails in words that contain `why` (or one of them, where a busy machine may cut it off by time rather than
+/// by fuel): once on the record, once in the log, and nowhere else.
+async fn is_recorded(name: &str, why: &str) -> Value {
     let stage = stage_for(name).await;
     let (message, ()) = tokio::join!(stage.teapot(), stage.others_do_not_notice());
     let failure = failure(&message);
     assert!(why.split('|').any(|why| failure.contains(why)), "{failure:?} does not say {why:?}");
-    assert_eq!(message["state"], "dead", "the standard rule gives a teapot up: {message}");
     let logged = || stage.host.log_lines(r#""message":"policy failed""#);
     let logged = backstop_tests::eventually("the log line", async || Some(logged()).filter(|l| !l.is_empty())).await;
     assert_eq!(logged.len(), 1, "{logged:?}");
@@ -70,7 +77,7 @@ async fn hostile_judge_traps() {
 
 #[tokio::test]
 async fn hostile_judge_panics() {
-    fails("judge-panics", "panicked: a teapot ERROR was not forese").await;
+    fails("judge-panics", "panicked: a teapot ERROR was not foreseen").await;
 }
 
 #[tokio::test]
@@ -256,7 +263,7 @@ async fn hostile_room_loops() {
 
 #[tokio::test]
 async fn hostile_room_beyond_memory() {
-    fails("room-beyond-memory", "out of bounds").await;
+    fails("room-beyond-memory", "beyond end of memory").await;
 }
 
 #[tokio::test]
@@ -281,22 +288,26 @@ async fn hostile_cleanup_traps() {
 
 #[tokio::test]
 async fn hostile_admit_loops() {
-    fails("admit-loops", "out of fuel|out of time").await;
+    let message = is_recorded("admit-loops", "out of fuel|out of time").await;
+    assert_eq!(message["state"], "delivered", "a message is sent all the same, and judged: {message}");
 }
 
 #[tokio::test]
 async fn hostile_admit_answers_nonsense() {
-    fails("admit-answers-nonsense", "discriminant").await;
+    let message = is_recorded("admit-answers-nonsense", "discriminant").await;
+    assert_eq!(message["state"], "delivered", "a message is sent all the same, and judged: {message}");
 }
 
 #[tokio::test]
 async fn hostile_fall_back_loops() {
-    fails("fall-back-loops", "out of fuel|out of time").await;
+    let message = is_recorded("fall-back-loops", "out of fuel|out of time").await;
+    assert_eq!((&message["state"], &message["attempts"]), (&"dead".into(), &2.into()), "the route has no fallback");
 }
 
 #[tokio::test]
 async fn hostile_fall_back_answers_nonsense() {
-    fails("fall-back-answers-nonsense", "answered nonsense: the fallback's status is 0, not 200 to 599").await;
+    let message = is_recorded("fall-back-answers-nonsense", "the fallback's status is 0, not 200 to 599").await;
+    assert_eq!((&message["state"], &message["attempts"]), (&"dead".into(), &2.into()), "the route has no fallback");
 }
 
 /// The guest serves: nobody asks what it has a bad answer to.
@@ -309,16 +320,6 @@ async fn is_harmless(name: &str) {
 #[tokio::test]
 async fn hostile_settle_loops() {
     is_harmless("settle-loops").await;
-}
-
-#[tokio::test]
-async fn hostile_schema_of_itself() {
-    is_harmless("schema-of-itself").await;
-}
-
-#[tokio::test]
-async fn hostile_schema_in_a_circle() {
-    is_harmless("schema-in-a-circle").await;
 }
 
 #[tokio::test]

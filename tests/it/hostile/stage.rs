@@ -43,6 +43,15 @@ impl Stage {
         Self::with(policy, &HandMade::named(policy).file()).await
     }
 
+    /// As [`Stage::before`], in a host that may read only what its user may: as `nobody`, if the tests run as root.
+    pub(super) async fn before_without_privileges(policy: &str) -> Self {
+        let vendor = vendor().await;
+        let place = routes(&vendor, policy, "").place().without_privileges();
+        place.place_policy("behaved", &behaved());
+        place.place_policy(policy, &HandMade::named(policy).file());
+        Self { host: Host::start_in(place).await, policy: policy.to_owned(), _vendor: vendor }
+    }
+
     /// Sends a message to the vendor's teapot by way of `suspect`, and waits until it is at rest.
     pub(super) async fn teapot(&self) -> Value {
         let id = self.host.accept("/r/suspect/teapot", "{}").await;
@@ -160,7 +169,6 @@ pub(super) fn failure(message: &Value) -> String {
     let failed: Vec<&Value> = journal.iter().filter(|attempt| attempt["provenance"]["failure"].is_string()).collect();
     let [attempt] = failed[..] else { panic!("not one failure: {message}") };
     assert_eq!(Some(attempt), journal.last(), "{message}");
-    assert!(attempt["reason"].as_str().is_some_and(|reason| reason.contains("policy failed")), "{message}");
     let log = attempt["provenance"]["log"].as_array().map_or(&[][..], Vec::as_slice);
     assert!(log.len() <= LOG_LINES, "{} log lines are kept", log.len());
     assert!(log.iter().all(|line| line["text"].as_str().is_some_and(|text| text.len() <= 512)), "{message}");

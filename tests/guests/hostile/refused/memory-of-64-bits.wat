@@ -1,2 +1,2 @@
 ;; Wants a memory with addresses of 64 bits.
-(memory $other i64 1)
+(component (core module (memory i64 1)))

@@ -1,2 +1,2 @@
 ;; Wants memory that it could share with threads.
-(memory $memory 2 2 shared)
+(component (core module (memory 1 1 shared)))
