@@ -18,7 +18,11 @@ async fn stage_for(name: &str) -> Stage {
 async fn fails(name: &str, why: &str) {
     let message = is_recorded(name, why).await;
     let (state, reason) = (&message["state"], message["reason"].as_str().unwrap_or_default());
-    assert_eq!((state, reason), (&"dead".into(), "policy failed; refused for good"), "as the standard rule says");
+    assert_eq!(
+        (state, reason),
+        (&"dead".into(), "policy failed; refused by the destination"),
+        "as the standard rule says"
+    );
 }
 
 /// The guest fails in words that contain `why` (or one of them, where a busy machine may cut it off by time rather than
