@@ -13,6 +13,8 @@ mod idempotency;
 mod ingress;
 mod bad_vendor;
 mod policy_reload;
+mod reload_storm;
+mod hostile;
 mod config;
 mod cases;
 mod languages;

@@ -192,10 +192,22 @@ impl Host {
     /// # Panics
     /// Where the system does not tell (it is Linux that does).
     pub fn peak_memory_kib(&self) -> u64 {
+        self.status_kib("VmHWM:")
+    }
+
+    /// The memory it holds now, in KiB.
+    ///
+    /// # Panics
+    /// Where the system does not tell (it is Linux that does).
+    pub fn memory_kib(&self) -> u64 {
+        self.status_kib("VmRSS:")
+    }
+
+    fn status_kib(&self, key: &str) -> u64 {
         let pid = self.child.id().expect("a running host");
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the system tells");
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("its peak");
-        peak.trim().trim_end_matches(" kB").parse().expect("a number")
+        let value = status.lines().find_map(|line| line.strip_prefix(key)).expect("it tells that");
+        value.trim().trim_end_matches(" kB").parse().expect("a number")
     }
 
     /// Sends it a signal: `TERM`, `INT`, `KILL`.

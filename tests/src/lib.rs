@@ -8,6 +8,7 @@ pub mod host;
 pub mod setup;
 pub mod artefacts;
 pub mod languages;
+pub mod hand_made;
 pub mod eventually;
 
 pub use eventually::eventually;

@@ -1,6 +1,7 @@
 //! A folder for one host: its configuration, its policies, and later its database and its log.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Output;
 
@@ -8,6 +9,9 @@ use tempfile::TempDir;
 
 use crate::artefacts::{binary, is_stock, stock_policy};
 use crate::host::Host;
+
+/// The user and group `nobody`, who owns nothing.
+const NOBODY: u32 = 65534;
 
 /// What a host is started with.
 pub struct Setup {
@@ -21,6 +25,8 @@ pub struct Setup {
 pub struct Place {
     folder: TempDir,
     env: Vec<(String, String)>,
+    /// Whom the binary is run as, if not by whoever runs the tests.
+    user: Option<u32>,
 }
 
 impl Setup {
@@ -70,7 +76,7 @@ impl Setup {
     /// # Panics
     /// When it cannot be made, or a policy does not build.
     pub fn place(self) -> Place {
-        let place = Place { folder: TempDir::new().expect("a temporary folder"), env: self.env };
+        let place = Place { folder: TempDir::new().expect("a temporary folder"), env: self.env, user: None };
         let settings: String = self.settings.iter().map(|(key, value)| format!("{key}: {value}\n")).collect();
         place.write("backstop.yaml", format!("{settings}routes:\n{}", self.routes));
         for (name, file) in self.policies {
@@ -106,9 +112,41 @@ impl Place {
         copied.unwrap_or_else(|error| panic!("failed to copy {}: {error}", file.display()));
     }
 
+    /// Puts these bytes into the folder of policies as `name`, in one step.
+    ///
+    /// # Panics
+    /// When that fails.
+    pub fn place_policy(&self, name: &str, file: &[u8]) {
+        self.write("aside.wasm", file);
+        self.drop_policy(name, &self.path("aside.wasm"));
+    }
+
+    /// With a binary that may read only what its user may. Root may read everything, so where the tests run as root,
+    /// it is run as `nobody`, who is given this folder and a copy of the binary in it.
+    ///
+    /// # Panics
+    /// When that cannot be arranged.
+    #[must_use]
+    pub fn without_privileges(mut self) -> Self {
+        let sealed = self.path("sealed");
+        self.write("sealed", "");
+        std::fs::set_permissions(&sealed, std::fs::Permissions::from_mode(0o000))
+            .expect("the file's owner may do that");
+        if std::fs::File::open(&sealed).is_ok() {
+            std::fs::copy(binary(), self.path("backstop")).expect("a copy of the binary");
+            std::os::unix::fs::chown(self.folder.path(), Some(NOBODY), Some(NOBODY)).expect("root may do that");
+            self.user = Some(NOBODY);
+        }
+        self
+    }
+
     /// The binary, to be run here.
     pub(crate) fn command(&self) -> tokio::process::Command {
-        let mut command = tokio::process::Command::new(binary());
+        let own = self.user.map(|_| self.path("backstop"));
+        let mut command = tokio::process::Command::new(own.as_deref().unwrap_or(binary()));
+        if let Some(user) = self.user {
+            command.uid(user).gid(user);
+        }
         command.current_dir(self.folder.path()).envs(self.env.iter().map(|(name, value)| (name, value)));
         command
     }

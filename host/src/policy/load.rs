@@ -13,13 +13,14 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use wasmparser::{ComponentTypeRef, Parser, Payload, TypeBounds};
+use wasmparser::{ComponentInstance, ComponentTypeRef, Parser, Payload, TypeBounds};
 use wit_component::ComponentEncoder;
 
 use super::Hooks;
 use super::effort::{Effort, TooDear};
 use super::failure::Failure;
 use super::guest::Guest;
+use super::host::one_line;
 use super::sandbox::{MAX_MEMORY, Sandbox, SandboxError, bytes};
 use super::schema::ConfigSchema;
 use super::v0_1::{Contract, VERSION};
@@ -45,6 +46,11 @@ const MAX_FUNCTIONS: usize = 100_000;
 /// is asked once for each file, on the thread that compiled it, which took far longer.
 const DESCRIBE: PolicyLimits =
     PolicyLimits { fuel: 200_000_000, memory: MAX_MEMORY, time: Duration::from_secs(1), output: 1 << 20 };
+/// Instantiations of components written in one file. The compiler writes out every instance that comes to be, and a
+/// component made of two of the next, which is made of two of the one after, has as many as two to the power of its
+/// length; of so few, no more than some hundred can come. Policies have none: their languages' tools put modules
+/// together, not components.
+const MAX_INSTANTIATIONS: usize = 16;
 
 /// A policy, compiled and known to keep to the contract.
 pub(super) struct Policy {
@@ -81,6 +87,9 @@ pub enum LoadError {
     /// It cannot be read.
     #[error("failed to read {path}", path = .0.display())]
     Read(PathBuf, #[source] std::io::Error),
+    /// It is a folder, a pipe or a device.
+    #[error("{path} is no file", path = .0.display())]
+    NoFile(PathBuf),
     /// It is larger than 32 MiB.
     #[error("the file is larger than {}, which is more than any policy needs", bytes(MAX_FILE))]
     TooLarge,
@@ -90,9 +99,12 @@ pub enum LoadError {
     /// It is not WebAssembly.
     #[error("this is not WebAssembly; `backstop policy build` makes a policy's file from its crate")]
     NotWasm,
-    /// Its bytes are WebAssembly, but broken, or use something that the sandbox does not offer.
+    /// Its bytes are WebAssembly, but broken.
     #[error("this is not valid WebAssembly: {0}")]
     Invalid(String),
+    /// The sandbox does not run such WebAssembly: it is broken, or asks for more than any policy may have.
+    #[error("the sandbox cannot run it: {0}")]
+    Unsupported(String),
     /// It is a plain module that says nothing of Backstop's contract.
     #[error(
         "this WebAssembly module says nothing of Backstop's contract: does its crate call `export_policy!`, and was it \
@@ -119,6 +131,9 @@ pub enum LoadError {
     /// It holds more than 100,000 functions.
     #[error("holds more than {MAX_FUNCTIONS} functions, which is more than any policy needs")]
     TooManyFunctions,
+    /// It instantiates components at more than 16 places.
+    #[error("instantiates components at {0} places, and the most that are compiled are {MAX_INSTANTIATIONS}")]
+    TooManyInstances(usize),
     /// It was built for another version of the contract.
     #[error(
         "was built for {built_for}, and this host speaks backstop:policy@{VERSION}: build it again with this host's SDK"
@@ -195,7 +210,8 @@ impl Policy {
         };
         let imports = imports_of_component(component)?;
         check_functions(component)?;
-        let compiled = sandbox.compile(component).map_err(|error| LoadError::Invalid(format!("{error:#}")))?;
+        let compiled =
+            sandbox.compile(component).map_err(|error| LoadError::Unsupported(one_line(format!("{error:#}"), 1024)))?;
         let contract =
             Contract::new(sandbox.engine(), &compiled).map_err(|error| LoadError::OtherWorld(format!("{error:#}")))?;
         let manifest = Guest::describe(sandbox, &contract, &DESCRIBE).map_err(LoadError::Describe)?;
@@ -235,6 +251,10 @@ pub(super) fn digest(file: &[u8]) -> String {
 /// Reads a file, and no more of it than a policy may have.
 pub(crate) fn read(path: &Path) -> Result<Vec<u8>, LoadError> {
     let failed = |error| LoadError::Read(path.to_owned(), error);
+    // Opening a pipe waits for its other end.
+    if !std::fs::metadata(path).map_err(failed)?.is_file() {
+        return Err(LoadError::NoFile(path.to_owned()));
+    }
     let mut file = Vec::new();
     let most = u64::try_from(MAX_FILE).unwrap_or(u64::MAX);
     File::open(path).map_err(failed)?.take(most.saturating_add(1)).read_to_end(&mut file).map_err(failed)?;
@@ -302,11 +322,12 @@ fn imports_of_component(component: &[u8]) -> Result<Vec<String>, LoadError> {
     Ok(imports)
 }
 
-/// Refuses what would take too much memory to compile, in whatever module or component within it stands.
+/// Refuses what would take too much memory or time to compile, in whatever module or component within it stands.
 fn check_functions(component: &[u8]) -> Result<(), LoadError> {
     let invalid = |error: wasmparser::BinaryReaderError| LoadError::Invalid(error.to_string());
     let mut functions = 0_usize;
     let mut effort = Effort::default();
+    let mut instantiations = 0_usize;
     for payload in Parser::new(0).parse_all(component) {
         match payload.map_err(invalid)? {
             Payload::TypeSection(section) => {
@@ -332,13 +353,19 @@ fn check_functions(component: &[u8]) -> Result<(), LoadError> {
             Payload::ComponentCanonicalSection(section) => {
                 functions = functions.saturating_add(usize::try_from(section.count()).unwrap_or(usize::MAX));
             }
+            Payload::ComponentInstanceSection(section) => {
+                for instance in section {
+                    let made = matches!(instance.map_err(invalid)?, ComponentInstance::Instantiate { .. });
+                    instantiations = instantiations.saturating_add(usize::from(made));
+                }
+            }
             _ => {}
         }
         if functions > MAX_FUNCTIONS {
             return Err(LoadError::TooManyFunctions);
         }
     }
-    Ok(())
+    if instantiations > MAX_INSTANTIATIONS { Err(LoadError::TooManyInstances(instantiations)) } else { Ok(()) }
 }
 
 fn check_import(name: &str) -> Result<(), LoadError> {

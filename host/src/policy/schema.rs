@@ -1,5 +1,7 @@
 //! A policy's JSON Schema for its configuration, and what of a configuration it refuses.
 
+mod unfolding;
+
 use std::fmt;
 
 use jsonschema::Validator;
@@ -45,6 +47,7 @@ impl ConfigSchema {
             return Ok(None);
         }
         let document: Value = serde_json::from_str(text).map_err(|error| format!("it is not JSON: {error}"))?;
+        unfolding::check(&document)?;
         let validator = jsonschema::draft202012::new(&document).map_err(|error| error.to_string())?;
         Ok(Some(Self { document, validator }))
     }

@@ -31,9 +31,10 @@ pub(super) struct Stamp {
 }
 
 impl Stamp {
-    /// The state of the file at `path`; none when there is no file to be read.
+    /// The state of what lies at `path`; none when nothing does. What is no file (a folder, a link that leads nowhere)
+    /// has one too, so that reading it fails, and the operator is told why.
     pub(super) fn of(path: &Path) -> Option<Self> {
-        let metadata = std::fs::metadata(path).ok().filter(Metadata::is_file)?;
+        let metadata = std::fs::metadata(path).or_else(|_| std::fs::symlink_metadata(path)).ok()?;
         Some(Self { size: metadata.len(), modified: metadata.modified().ok(), inode: inode(&metadata) })
     }
 }

@@ -1,0 +1,4 @@
+;; Never says what it wants to see.
+(func $configure (type $configure)
+    (loop $on (br $on))
+    unreachable)

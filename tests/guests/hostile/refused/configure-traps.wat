@@ -1,0 +1,3 @@
+;; Stops when it is configured.
+(func $configure (type $configure)
+    unreachable)

@@ -1,0 +1,2 @@
+;; Stops when asked what it is.
+(func $describe (type $describe) unreachable)

@@ -1,0 +1,2 @@
+;; A component that wants to be given another one.
+(component (import "log" (component)))

@@ -1,0 +1,2 @@
+;; Stops at the first question it is asked.
+(func $judge (type $judge) unreachable)

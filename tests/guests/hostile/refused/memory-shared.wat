@@ -1,0 +1,2 @@
+;; Wants memory that it could share with threads.
+(component (core module (memory 1 1 shared)))

@@ -1,0 +1,4 @@
+;; Never comes to be.
+(func $start (loop $on (br $on)))
+
+(start $start)

@@ -1,0 +1,4 @@
+;; Stops before it comes to be.
+(func $start unreachable)
+
+(start $start)

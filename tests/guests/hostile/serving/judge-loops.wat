@@ -1,0 +1,4 @@
+;; Never returns.
+(func $teapot (type $teapot)
+    (loop $on (br $on))
+    unreachable)

@@ -1,0 +1,3 @@
+;; Stops at once.
+(func $teapot (type $teapot)
+    unreachable)
