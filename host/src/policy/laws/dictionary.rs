@@ -84,7 +84,7 @@ impl Dictionary {
         rng.choose_multiple(all, most)
     }
 
-    /// The words that are JSON pointers (RFC 6901) other than the empty one.
+    /// The words that may be JSON pointers (RFC 6901), some of them without their first slash.
     pub fn pointers(&self) -> impl Iterator<Item = &str> {
         self.configured.iter().chain(&self.compiled).map(String::as_str).filter(|word| is_pointer(word))
     }
@@ -96,9 +96,10 @@ impl Dictionary {
     }
 }
 
-/// Whether `word` may be a JSON pointer that a policy looks something up with.
+/// Whether `word` may be a JSON pointer that a policy looks something up with. Its first slash is often missing: the
+/// compiler has looked at it already.
 fn is_pointer(word: &str) -> bool {
-    word.len() > 1 && word.starts_with('/') && !word.contains(char::is_whitespace)
+    word.len() > 1 && word.contains('/') && !word.ends_with('/') && !word.contains(char::is_whitespace)
 }
 
 /// Every text of a configuration, keys included.

@@ -105,7 +105,7 @@ impl Bodies<'_> {
             5 | 6 => near.everything(),
             _ => near.value(1),
         };
-        for token in pointer.split('/').skip(1).collect::<Vec<_>>().into_iter().rev() {
+        for token in pointer.trim_start_matches('/').split('/').collect::<Vec<_>>().into_iter().rev() {
             let token = token.replace("~1", "/").replace("~0", "~");
             value = if token.bytes().all(|byte| byte.is_ascii_digit()) && !token.is_empty() {
                 json!([value])
