@@ -1,0 +1,23 @@
+package retry
+
+transient := {408, 409, 429, 500, 502, 503, 504}
+
+success if {
+	input.status >= 200
+	input.status < 300
+}
+
+decision := ["retry", null, "server failure"] if {
+	not success
+	input.status in transient
+} else := ["dead-letter", null, "an answer that another attempt will not change"] if {
+	not success
+} else := ["retry-destination", 600, "vendor in maintenance"] if {
+	input.headers["x-vendor-state"] == "maintenance"
+} else := ["retry", to_number(input.headers["retry-after"]), "the vendor's internal error, which names a delay"] if {
+	input.body.Response.Error.Code in {"InternalError", "RequestLimitExceeded"}
+} else := ["retry", null, "the vendor's internal error"] if {
+	input.body.Response.Error.Code in {"InternalError", "RequestLimitExceeded"}
+} else := ["dead-letter", null, "the vendor refuses the request"] if {
+	input.body.Response.Error.Code
+} else := ["accept", null, "success"]
