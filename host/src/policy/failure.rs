@@ -67,6 +67,7 @@ impl Failure {
             | Self::Trapped(_)
             | Self::Nonsense(_)
             | Self::Refused(_)
+            | Self::Quarantined { .. }
             | Self::NoRoom => None,
         }
     }

@@ -45,7 +45,7 @@ const MAX_FUNCTIONS: usize = 100_000;
 /// What a policy may cost to say what it is, before any route says what it may: an interpreter starts up for it. This
 /// is asked once for each file, on the thread that compiled it, which took far longer.
 const DESCRIBE: PolicyLimits =
-    PolicyLimits { fuel: 200_000_000, memory: MAX_MEMORY, time: Duration::from_secs(1), output: 1 << 20 };
+    PolicyLimits { fuel: 200_000_000, memory: MAX_MEMORY, time: Duration::from_secs(1), output: 1 << 20, failures: 1 };
 /// Instantiations of components written in one file. The compiler writes out every instance that comes to be, and a
 /// component made of two of the next, which is made of two of the one after, has as many as two to the power of its
 /// length; of so few, no more than some hundred can come. Policies have none: their languages' tools put modules
