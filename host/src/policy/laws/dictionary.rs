@@ -89,6 +89,19 @@ impl Dictionary {
         self.configured.iter().chain(&self.compiled).map(String::as_str).filter(|word| is_pointer(word))
     }
 
+    /// Every word that stands near what may be a JSON pointer, with that pointer: at most so many pairs.
+    pub fn aimed(&self, most: usize) -> Vec<(&str, &str)> {
+        let groups = std::iter::once(&self.configured).chain(&self.together);
+        let pairs = groups.flat_map(|words| {
+            let pointers = words.iter().filter(|word| is_pointer(word));
+            pointers.flat_map(|pointer| {
+                words.iter().filter(|word| !is_pointer(word)).map(move |word| (&**pointer, &**word))
+            })
+        });
+        let mut seen = HashSet::new();
+        pairs.filter(|pair| seen.insert(*pair)).take(most).collect()
+    }
+
     /// Whether `word` is among them.
     #[cfg(test)]
     pub(super) fn knows(&self, word: &str) -> bool {
@@ -99,7 +112,8 @@ impl Dictionary {
 /// Whether `word` may be a JSON pointer that a policy looks something up with. Its first slash is often missing: the
 /// compiler has looked at it already.
 fn is_pointer(word: &str) -> bool {
-    word.len() > 1 && word.contains('/') && !word.ends_with('/') && !word.contains(char::is_whitespace)
+    let fits = |letter: char| letter.is_alphanumeric() || "/_-~.".contains(letter);
+    word.contains('/') && !word.ends_with('/') && !word.contains("//") && word.chars().all(fits)
 }
 
 /// Every text of a configuration, keys included.
@@ -317,6 +331,7 @@ mod tests {
         let words = Dictionary::of(b"no wasm", &json!({ "codes": { "E17": ["/fault/code"] } }));
         assert!(words.knows("codes") && words.knows("E17"));
         assert_eq!(words.pointers().collect::<Vec<_>>(), ["/fault/code"]);
+        assert_eq!(words.aimed(10), [("/fault/code", "codes"), ("/fault/code", "E17")]);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! Questions that are likely to find a policy out, the same ones for the same seed.
 //!
-//! First every status and every fault by itself, and each way to write a `Retry-After` where it speaks for itself. Then
-//! by chance: the statuses that mean something more often than the others, header fields that the policy asked for, and
+//! First every status and every fault by itself, each way to write a `Retry-After` where it speaks for itself, and each
+//! word where a JSON pointer beside it points, under a status that says success, the caller's failure and the server's.
+//! Then by chance: the statuses that mean something more often than the others, header fields that the policy asked for, and
 //! bodies made of the words it knows ([`Dictionary`]). A question whose answer had not been heard before is kept, and
 //! others are made from it by changing one thing: so a code deep inside a body is reached step by step.
 //!
@@ -26,6 +27,9 @@ use crate::config::{default_envelope, default_response_limit};
 use crate::message::{Fault, Outcome, Request, Response, RouteName, Silence};
 use bodies::Bodies;
 
+/// Words that are put where a pointer points, each under three statuses.
+const MOST_AIMED: usize = 500;
+
 /// Questions kept to make others from.
 const MOST_KEPT: usize = 64;
 
@@ -49,8 +53,8 @@ pub struct Generator<'a> {
     interest: &'a Interest,
     hooks: Vec<Hook>,
     route: RouteName,
-    /// How many were made.
-    made: usize,
+    /// What comes before anything is left to chance.
+    planned: std::vec::IntoIter<Outcome>,
     kept: Vec<Question>,
 }
 
@@ -65,16 +69,13 @@ impl<'a> Generator<'a> {
         route: RouteName,
     ) -> Option<Self> {
         let rng = Rng::with_seed(seed);
-        (!hooks.is_empty()).then(|| Self { rng, words, interest, hooks, route, made: 0, kept: Vec::new() })
+        let planned = if hooks.contains(&Hook::Judge) { planned(words, interest) } else { Vec::new() }.into_iter();
+        (!hooks.is_empty()).then(|| Self { rng, words, interest, hooks, route, planned, kept: Vec::new() })
     }
 
     /// The next question.
     pub fn question(&mut self) -> Question {
-        let index = self.made;
-        self.made += 1;
-        if self.hooks.contains(&Hook::Judge)
-            && let Some(outcome) = self.first(index)
-        {
+        if let Some(outcome) = self.planned.next() {
             return self.plain(Hook::Judge, outcome);
         }
         if self.rng.u8(..3) == 0
@@ -99,28 +100,6 @@ impl<'a> Generator<'a> {
         } else if let Some(given_up) = self.rng.choice(&mut self.kept) {
             *given_up = question.clone();
         }
-    }
-
-    /// What comes before anything is left to chance.
-    fn first(&self, index: usize) -> Option<Outcome> {
-        const STATUSES: usize = 500;
-        if let Some(fault) = index.checked_sub(STATUSES).and_then(|index| FAULTS.get(index)) {
-            return Some(silence(*fault));
-        }
-        if index < STATUSES {
-            return Some(response(StatusCode::from_u16(u16::try_from(index + 100).ok()?).ok()?));
-        }
-        if !self.interest.headers.contains(&header::RETRY_AFTER) {
-            return None;
-        }
-        let index = index - STATUSES - FAULTS.len();
-        let statuses = [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE, StatusCode::GONE];
-        let written = fields::retry_afters(NOW);
-        let value = HeaderValue::from_bytes(written.get(index / statuses.len())?.as_bytes()).ok()?;
-        let mut headers = HeaderMap::new();
-        headers.insert(header::RETRY_AFTER, value);
-        let status = *statuses.get(index % statuses.len())?;
-        Some(Outcome::Response(Response { status, headers, body: Bytes::new(), truncated: false }))
     }
 
     fn plain(&self, hook: Hook, outcome: Outcome) -> Question {
@@ -205,6 +184,30 @@ impl<'a> Generator<'a> {
         let body = self.bodies(self.interest.request_limit).body();
         Request { method, path, headers, body }
     }
+}
+
+/// What comes before anything is left to chance.
+fn planned(words: &Dictionary, interest: &Interest) -> Vec<Outcome> {
+    let statuses = (100..600).filter_map(|number| StatusCode::from_u16(number).ok());
+    let mut planned: Vec<Outcome> = statuses.map(response).chain(FAULTS.into_iter().map(silence)).collect();
+    let with = |status, headers, body| Outcome::Response(Response { status, headers, body, truncated: false });
+    if interest.headers.contains(&header::RETRY_AFTER) {
+        let values =
+            fields::retry_afters(NOW).into_iter().filter_map(|text| HeaderValue::try_from(text.into_bytes()).ok());
+        for value in values {
+            let headers = HeaderMap::from_iter([(header::RETRY_AFTER, value)]);
+            let speaking = [StatusCode::TOO_MANY_REQUESTS, StatusCode::SERVICE_UNAVAILABLE, StatusCode::GONE];
+            planned.extend(speaking.map(|status| with(status, headers.clone(), Bytes::new())));
+        }
+    }
+    for (pointer, word) in words.aimed(MOST_AIMED) {
+        let body = Bytes::from(bodies::at(pointer, word.into()).to_string());
+        if body.len() <= interest.body_limit {
+            let telling = [StatusCode::OK, StatusCode::BAD_REQUEST, StatusCode::INTERNAL_SERVER_ERROR];
+            planned.extend(telling.map(|status| with(status, HeaderMap::new(), body.clone())));
+        }
+    }
+    planned
 }
 
 /// As much of a body as is worth making: a little more than is looked at.

@@ -100,22 +100,12 @@ impl Bodies<'_> {
         let words = self.words.pointing(self.rng);
         let Some(pointer) = self.rng.choice(words.pointers().collect::<Vec<_>>()) else { return self.value(DEPTH) };
         let mut near = Bodies { rng: self.rng, words: &words, limit: self.limit };
-        let mut value = match near.rng.u8(..8) {
+        let value = match near.rng.u8(..8) {
             0..5 => Value::String(near.word()),
             5 | 6 => near.everything(),
             _ => near.value(1),
         };
-        for token in pointer.trim_start_matches('/').split('/').collect::<Vec<_>>().into_iter().rev() {
-            let token = token.replace("~1", "/").replace("~0", "~");
-            value = if token.bytes().all(|byte| byte.is_ascii_digit()) && !token.is_empty() {
-                json!([value])
-            } else {
-                let mut object = Map::new();
-                object.insert(token, value);
-                Value::Object(object)
-            };
-        }
-        value
+        at(pointer, value)
     }
 
     /// Changes something somewhere inside.
@@ -180,4 +170,16 @@ impl Bodies<'_> {
         let room = length.saturating_sub(before.len() + after.len());
         format!("{before}{}{after}", piece.repeat(room / piece.len().max(1))).into_bytes()
     }
+}
+
+/// A document that has `value` where `pointer` points, with or without its first slash.
+pub(super) fn at(pointer: &str, value: Value) -> Value {
+    pointer.trim_start_matches('/').split('/').rev().fold(value, |value, token| {
+        let token = token.replace("~1", "/").replace("~0", "~");
+        if !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_digit()) {
+            json!([value])
+        } else {
+            Value::Object(Map::from_iter([(token, value)]))
+        }
+    })
 }
