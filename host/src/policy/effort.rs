@@ -1,9 +1,9 @@
 //! What it takes to compile a function, weighed before it is compiled.
 //!
-//! The compiler's memory and time grow with a function's length, but mildly: the worst straight code of 512 KiB, nothing
-//! but calls, takes 600 MiB and 3 s. They grow without measure with its branches times what each of them may carry, its
-//! locals and parameters, and with the square of its branches. So these are what is bounded, for one function and for
-//! all together.
+//! The compiler's memory and time grow with a function's length, but mildly: the worst straight code of 512 KiB, all
+//! of it calls, takes 600 MiB and 3 s. They grow without measure with its branches times what each of them may carry,
+//! its locals and parameters, and with the square of its branches. So these are what is bounded, for one function and
+//! for all together.
 
 use wasmparser::{BlockType, CompositeInnerType, FunctionBody, Operator, RecGroup};
 
