@@ -15,6 +15,7 @@ mod bad_vendor;
 mod policy_reload;
 mod reload_storm;
 mod hostile;
+mod fuzzing;
 mod config;
 mod cases;
 mod languages;

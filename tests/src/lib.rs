@@ -9,6 +9,7 @@ pub mod setup;
 pub mod artefacts;
 pub mod languages;
 pub mod hand_made;
+pub mod fuzzing;
 pub mod eventually;
 
 pub use eventually::eventually;

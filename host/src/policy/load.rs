@@ -287,11 +287,14 @@ pub(super) fn make_component(file: &[u8]) -> Result<Vec<u8>, LoadError> {
     if !has_interface {
         return Err(LoadError::NoInterface);
     }
-    ComponentEncoder::default()
-        .validate(true)
-        .module(file)
-        .and_then(|mut encoder| encoder.encode())
-        .map_err(|error| LoadError::OtherWorld(format!("{error:#}")))
+    // The encoder asserts what it expects of the contract that is written into a file, and a file may hold anything.
+    let encoded = std::panic::catch_unwind(|| {
+        ComponentEncoder::default().validate(true).module(file).and_then(|mut encoder| encoder.encode())
+    });
+    match encoded {
+        Ok(component) => component.map_err(|error| LoadError::OtherWorld(one_line(format!("{error:#}"), 1024))),
+        Err(_) => Err(LoadError::OtherWorld("the contract written into it is broken".to_owned())),
+    }
 }
 
 /// The functions that a component imports; refuses what is not the contract's.
