@@ -57,7 +57,8 @@ async fn all_serve(host: &Host, version: u64) {
         let listed = host.admin("/v1/policies").await;
         let policies = listed["policies"].as_array()?;
         assert!(policies.iter().all(|policy| policy["refusal"].is_null()), "{listed}");
-        policies.iter().all(|policy| policy["version"] == version.to_string()).then_some(())
+        let version = version.to_string();
+        policies.iter().all(|policy| policy["version"] == *version).then_some(())
     })
     .await;
 }
