@@ -255,13 +255,20 @@ impl Catalog {
 
     /// Makes `prepared` serve, on all its routes at once. That lifts every quarantine of the policy before it.
     pub(super) fn swap_in(&self, name: &str, stamp: Option<Stamp>, refusal: Option<Refusal>, prepared: Prepared) {
+        // Whoever lists the files meanwhile waits, and sees what serves.
+        let mut files = self.files();
+        self.put_in_place(&prepared);
+        let served = Some((prepared.policy, self.clock.now()));
+        files.insert(name.to_owned(), FileState { stamp, served, refusal, quarantines: Vec::new() });
+    }
+
+    /// Makes the prepared judges those of their routes.
+    pub(super) fn put_in_place(&self, prepared: &Prepared) {
         self.judges.rcu(|judges| {
             let mut judges = HashMap::clone(judges);
             judges.extend(prepared.judges.iter().cloned());
             judges
         });
-        let served = Some((prepared.policy, self.clock.now()));
-        self.files().insert(name.to_owned(), FileState { stamp, served, refusal, quarantines: Vec::new() });
     }
 
     /// Compiles `file`, which stands in the folder, and holds it against every route that uses it. If it is good it is

@@ -85,7 +85,9 @@ impl Guest {
         question: impl FnOnce(&Instance, &mut Store<Host>) -> Result<T, Unusable>,
     ) -> Reply<T> {
         let watch = Stopwatch::start();
-        self.store.data_mut().about = message.cloned();
+        let host = self.store.data_mut();
+        host.growth.begin();
+        host.about = message.cloned();
         let answer = match replenish(&mut self.store, limits) {
             Ok(()) => question(&self.instance, &mut self.store),
             Err(error) => Err(Unusable::Trap(error)),

@@ -53,12 +53,8 @@ impl Catalog {
             binding.limits.failures,
             if stands_in.is_some() { "its last good version judges" } else { "`on_policy_failure` decides" },
         );
-        if let Some(prepared) = stand_in {
-            self.judges.rcu(|judges| {
-                let mut judges = std::collections::HashMap::clone(judges);
-                judges.extend(prepared.judges.iter().cloned());
-                judges
-            });
+        if let Some(prepared) = &stand_in {
+            self.put_in_place(prepared);
         }
         let quarantine = Quarantine {
             route: route.clone(),

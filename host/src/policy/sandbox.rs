@@ -266,6 +266,11 @@ impl Growth {
         Self { memory: memory.min(MAX_MEMORY), refused: None }
     }
 
+    /// Forgets what was refused: another question begins.
+    pub(super) fn begin(&mut self) {
+        self.refused = None;
+    }
+
     /// What was refused, in words.
     pub(super) fn refusal(&self) -> Option<String> {
         self.refused.map(|size| format!("wanted {} of memory, its limit is {}", bytes(size.get()), bytes(self.memory)))

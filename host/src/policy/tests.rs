@@ -213,6 +213,16 @@ fn memory_beyond_the_limit_is_refused_and_the_failure_says_so() {
 }
 
 #[test]
+fn memory_refused_at_one_question_is_not_blamed_for_the_next() {
+    let grows_then_traps = "(if (i32.eq (local.get $number) (i32.const 3)) (then unreachable))
+        (drop (memory.grow (i32.const 1024)))";
+    let judge = serve(&guest(grows_then_traps), &binding());
+    let failure = |number| judge.judge(&message(), attempt(number), &answered(503)).provenance.failure;
+    assert_eq!(failure(2), None, "it can live with the refusal");
+    assert_eq!(failure(3).as_deref(), Some("trapped: wasm trap: wasm `unreachable` instruction executed"));
+}
+
+#[test]
 fn endless_recursion_ends_at_the_stack() {
     let items = "(func $deeper (param i64) (result i64) (i64.add (call $deeper (local.get 0)) (i64.const 1)))";
     let judge = serve(&module("(drop (call $deeper (i64.const 0)))", items, ""), &binding());
