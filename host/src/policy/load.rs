@@ -199,6 +199,11 @@ impl Policy {
         Ok(Self { reference, hooks: manifest.hooks, schema, contract, imports, size: file.len() })
     }
 
+    /// Whether it can ask about the message being decided.
+    pub(super) fn reads_attributes(&self) -> bool {
+        self.imports.iter().any(|import| import == "attribute")
+    }
+
     /// What it is, for people.
     pub(super) fn describe(&self) -> Description {
         Description {
