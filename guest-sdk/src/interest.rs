@@ -35,6 +35,11 @@ impl Interest {
     pub fn request(self, bytes: u32) -> Self {
         Self { request_limit: bytes, ..self }
     }
+
+    /// Whether it names this field of the response's header.
+    pub(crate) fn names(&self, field: &str) -> bool {
+        self.headers.iter().any(|known| known.eq_ignore_ascii_case(field))
+    }
 }
 
 impl Default for Interest {
@@ -63,8 +68,7 @@ pub(crate) fn take_undeclared() -> bool {
 
 /// A field that was looked for and not found: was it asked for at all?
 pub(crate) fn missed_header(name: &str) {
-    let declared = |interest: &Interest| interest.headers.iter().any(|known| known.eq_ignore_ascii_case(name));
-    if DECLARED.with_borrow(|interest| interest.as_ref().is_some_and(|interest| !declared(interest))) {
+    if DECLARED.with_borrow(|interest| interest.as_ref().is_some_and(|interest| !interest.names(name))) {
         complain(&format!("the header field `{name}` was read, but the policy's interest does not name it"));
     }
 }

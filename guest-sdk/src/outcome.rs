@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -38,30 +39,27 @@ impl Outcome {
     /// The first header field of that name, which the policy's interest must name. Case does not matter.
     pub fn header(&self, name: &str) -> Option<&str> {
         let response = self.response()?;
-        let found = response.headers.iter().find(|(field, _)| field.eq_ignore_ascii_case(name));
+        let found = Fields(response.headers.as_deref()).find_map(|line| value(line, name));
         if found.is_none() {
             interest::missed_header(name);
         }
-        found.map(|(_, value)| value.as_str())
+        found
     }
 
     /// Every header field of that name, in the order received.
     pub fn headers<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        let fields = match self.header(name) {
-            Some(_) => self.response().map_or(&[][..], |response| &response.headers),
-            None => &[],
-        };
-        fields.iter().filter(move |(field, _)| field.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+        let lines = self.header(name).and_then(|_| self.response()?.headers.as_deref());
+        Fields(lines).filter_map(move |line| value(line, name))
     }
 
     /// The body, as far as the policy's interest goes; empty for silence.
     pub fn body(&self) -> &[u8] {
         match self.response() {
             Some(response) => {
-                if response.body.is_empty() {
+                if response.body.is_none() {
                     interest::missed_body();
                 }
-                &response.body
+                response.body.as_deref().unwrap_or_default()
             }
             None => &[],
         }
@@ -91,12 +89,49 @@ impl Outcome {
         self.json().ok()
     }
 
+    /// One text in a JSON body, by its JSON Pointer (RFC 6901), such as `/Response/Error/Code`: the fastest way to an
+    /// error code. `None` if nothing is there, or no text.
+    ///
+    /// The body is read up to that text and no further, so the text is found even if the body is cut short after it; of
+    /// equal keys the first counts. What the way leads past is not checked: `None` may mean that the body is no JSON at
+    /// all. Where that matters, ask [`json_pointer`](crate::json_pointer) or [`json`](Self::json).
+    pub fn json_text(&self, pointer: &str) -> Option<Cow<'_, str>> {
+        body::json_text(self.body(), pointer)
+    }
+
+    /// One value of a known shape in a JSON body, such as `json_at::<i64>("/code")`, read as
+    /// [`json_text`](Self::json_text) reads a text. `None` as well if the value has another shape.
+    pub fn json_at<'a, T: Deserialize<'a>>(&'a self, pointer: &str) -> Option<T> {
+        body::json_at(self.body(), pointer)
+    }
+
     /// One value in a JSON body, by its JSON Pointer (RFC 6901), such as `/Response/Error/Code`; the empty pointer is
     /// the whole. `None` as well for a body that is not JSON. Keeps nothing but that value, however large the body is,
     /// but reads it anew each time.
     pub fn json_pointer(&self, pointer: &str) -> Option<Value> {
         body::json_pointer(self.body(), pointer).ok()?
     }
+}
+
+/// Header fields as the contract passes them: a line for each.
+struct Fields<'a>(Option<&'a str>);
+
+impl<'a> Iterator for Fields<'a> {
+    type Item = &'a str;
+
+    fn next(&mut self) -> Option<&'a str> {
+        let lines = self.0?;
+        let (line, rest) = lines.split_at_checked(body::position(lines.as_bytes(), b'\n')?)?;
+        self.0 = rest.get(1..);
+        Some(line)
+    }
+}
+
+/// The value of a field, if it is the one of that name.
+fn value<'a>(line: &'a str, name: &str) -> Option<&'a str> {
+    let (field, rest) = line.split_at_checked(name.len())?;
+    // The names passed are in lower case, as are nearly all that policies write.
+    rest.strip_prefix(": ").filter(|_| field == name || field.eq_ignore_ascii_case(name))
 }
 
 impl Attempt {
@@ -144,6 +179,8 @@ mod tests {
         assert_eq!(outcome.header("x-CODE"), Some("1"));
         assert_eq!(outcome.headers("X-Code").collect::<Vec<_>>(), ["1", "2"]);
         assert_eq!(outcome.header("absent"), None);
+        assert_eq!(outcome.header("x"), None, "a name's beginning is another name");
+        assert_eq!(Outcome::from(response(200).header("a", "")).header("a"), Some(""));
     }
 
     #[test]

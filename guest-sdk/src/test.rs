@@ -126,8 +126,13 @@ impl<P: Policy> Tested<P> {
     /// What the host would pass of an outcome.
     fn shown(&self, mut outcome: Outcome) -> Outcome {
         if let Outcome::Response(response) = &mut outcome {
-            response.headers.retain(|(name, _)| self.interest.headers.contains(name));
-            response.truncated |= cut(&mut response.body, self.interest.body_limit);
+            let wanted = |line: &&str| line.split_once(": ").is_some_and(|(name, _)| self.interest.names(name));
+            let fields = response.headers.take().unwrap_or_default();
+            let fields: String = fields.split_inclusive('\n').filter(wanted).collect();
+            response.headers = Some(fields).filter(|fields| !fields.is_empty());
+            let mut body = response.body.take().unwrap_or_default();
+            response.truncated |= cut(&mut body, self.interest.body_limit);
+            response.body = Some(body).filter(|body| !body.is_empty());
         }
         outcome
     }
@@ -162,7 +167,7 @@ pub fn silence(fault: Fault) -> Outcome {
 
 /// An answer with that HTTP status, to be filled.
 pub fn response(status: u16) -> ResponseBuilder {
-    ResponseBuilder(Response { status, headers: Vec::new(), body: Vec::new(), truncated: false })
+    ResponseBuilder(Response { status, headers: None, body: None, truncated: false })
 }
 
 /// An answer being made.
@@ -171,16 +176,21 @@ pub struct ResponseBuilder(Response);
 
 impl ResponseBuilder {
     /// With this header field.
+    ///
+    /// # Panics
+    /// When its name or its value holds a line break, which no header field does.
     #[must_use]
     pub fn header(mut self, name: &str, value: &str) -> Self {
-        self.0.headers.push((name.to_ascii_lowercase(), value.to_owned()));
+        let line = format!("{}: {value}\n", name.to_ascii_lowercase());
+        assert!(line.lines().count() == 1, "no header field holds a line break: {line:?}");
+        self.0.headers.get_or_insert_default().push_str(&line);
         self
     }
 
     /// With this body.
     #[must_use]
     pub fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
-        self.0.body = body.into();
+        self.0.body = Some(body.into());
         self
     }
 

@@ -1,6 +1,7 @@
 //! What is written down of an attempt, so that any decision can be explained later.
 
 use std::fmt;
+use std::sync::Arc;
 
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -168,9 +169,9 @@ impl Verdict {
 /// Who decided, and what it cost.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, PartialEq)]
 pub struct Provenance {
-    /// The policy that was asked; none when the built-in standard rule decided on its own.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub policy: Option<PolicyRef>,
+    /// The policy that was asked; none when the built-in standard rule decided on its own. One for all its decisions.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "shared")]
+    pub policy: Option<Arc<PolicyRef>>,
     /// Fuel used, in wasmtime's units (about one per instruction).
     pub fuel: u64,
     /// Time the question took, in nanoseconds.
@@ -192,6 +193,26 @@ pub struct PolicyRef {
     pub version: String,
     /// SHA-256 of the file, in hexadecimal.
     pub digest: String,
+}
+
+/// A shared value reads and writes like one of its own.
+mod shared {
+    use std::sync::Arc;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(super) fn serialize<T: Serialize, S: Serializer>(
+        value: &Option<Arc<T>>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        value.as_deref().serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Arc<T>>, D::Error> {
+        Option::<T>::deserialize(deserializer).map(|value| value.map(Arc::new))
+    }
 }
 
 /// One captured log line.

@@ -17,7 +17,8 @@ use crate::message::{LogLine, Message};
 /// One instance. It is thrown away after a failure, since what a trap leaves behind must not be entered again.
 pub(super) struct Guest {
     store: Store<Host>,
-    instance: Instance,
+    /// Behind a pointer, since a guest moves between its bench and those who ask.
+    instance: Box<Instance>,
     /// Given back after the store is gone.
     _slot: Slot,
 }
@@ -69,7 +70,7 @@ impl Guest {
         store.set_hostcall_fuel(limits.output);
         // The contract has no resources, so no instance ever holds a handle.
         store.set_max_component_handles(0);
-        let instance = replenish(&mut store, limits).and_then(|()| contract.instantiate(&mut store));
+        let instance = replenish(&mut store, limits).and_then(|()| contract.instantiate(&mut store)).map(Box::new);
         let instance = instance.map_err(|error| {
             let log = store.data_mut().take_log();
             Unusable::Trap(error).explain(store.data(), &log, limits)

@@ -102,7 +102,9 @@ pub(super) fn truncate(text: &mut String, limit: usize) {
 /// One line of at most `limit` bytes: control characters, which could forge a log line, become spaces.
 pub(super) fn one_line(mut text: String, limit: usize) -> String {
     truncate(&mut text, limit);
-    if text.contains(char::is_control) { text.replace(char::is_control, " ") } else { text }
+    // U+0080 to U+009F are 0xC2 and a second byte. Nearly every text is seen to be harmless without decoding it.
+    let suspect = text.bytes().fold(false, |suspect, byte| suspect | (byte < b' ') | (byte == 0x7f) | (byte == 0xc2));
+    if suspect && text.contains(char::is_control) { text.replace(char::is_control, " ") } else { text }
 }
 
 #[cfg(test)]
@@ -112,6 +114,7 @@ mod tests {
     #[test]
     fn a_line_is_cut_between_characters_and_cannot_forge_another() {
         assert_eq!(one_line("grün\nERROR forged".to_owned(), 256), "grün ERROR forged");
+        assert_eq!(one_line("a\u{85}b\u{7f}c §".to_owned(), 256), "a b c §", "U+0085 breaks a line, too");
         assert_eq!(one_line("grün".to_owned(), 3), "gr", "the two bytes of the third letter do not fit");
     }
 

@@ -42,6 +42,10 @@ impl std::fmt::Debug for Judge {
 struct Bench {
     sandbox: Arc<Sandbox>,
     policy: Arc<Policy>,
+    /// Which policy that is, as every decision's record says.
+    reference: Arc<PolicyRef>,
+    /// Whether it can ask about the message; one that cannot is not given it.
+    reads_attributes: bool,
     binding: PolicyBinding,
     /// The configuration as the text that instances are given.
     config: String,
@@ -73,6 +77,8 @@ impl Judge {
         let bench = Bench {
             sandbox: Arc::clone(sandbox),
             policy: Arc::clone(policy),
+            reference: Arc::new(policy.reference.clone()),
+            reads_attributes: policy.reads_attributes(),
             binding: binding.clone(),
             config,
             idle: Mutex::new(Vec::new()),
@@ -91,7 +97,7 @@ impl Judge {
 
     /// Which policy it asks; none for the standard rule.
     pub fn policy(&self) -> Option<&PolicyRef> {
-        self.bench.as_ref().map(|bench| &bench.policy.reference)
+        self.bench.as_ref().map(|bench| &*bench.reference)
     }
 
     /// Why its policy was set aside, if it was: it is not asked any more.
@@ -177,7 +183,8 @@ impl Bench {
                 }
             },
         };
-        let reply = guest.ask(limits, Some(message), question);
+        let about = self.reads_attributes.then_some(message);
+        let reply = guest.ask(limits, about, question);
         if reply.result.is_ok() {
             self.keep(guest);
         } else {
@@ -225,7 +232,7 @@ impl Bench {
             }
         };
         let provenance = Provenance {
-            policy: Some(self.policy.reference.clone()),
+            policy: Some(Arc::clone(&self.reference)),
             fuel: reply.fuel,
             took_ns: u64::try_from(reply.took.as_nanos()).unwrap_or(u64::MAX),
             log: reply.log,

@@ -46,6 +46,9 @@ const MAX_FUNCTIONS: usize = 100_000;
 /// is asked once for each file, on the thread that compiled it, which took far longer.
 const DESCRIBE: PolicyLimits =
     PolicyLimits { fuel: 200_000_000, memory: MAX_MEMORY, time: Duration::from_secs(1), output: 1 << 20, failures: 1 };
+/// Components within components. A policy is one, with its modules in it.
+const MAX_DEPTH: usize = 8;
+
 /// Instantiations of components written in one file. The compiler writes out every instance that comes to be, and a
 /// component made of two of the next, which is made of two of the one after, has as many as two to the power of its
 /// length; of so few, no more than some hundred can come. Policies have none: their languages' tools put modules
@@ -134,6 +137,9 @@ pub enum LoadError {
     /// It instantiates components at more than 16 places.
     #[error("instantiates components at {0} places, and the most that are compiled are {MAX_INSTANTIATIONS}")]
     TooManyInstances(usize),
+    /// Its components lie within each other.
+    #[error("holds components more than {MAX_DEPTH} deep within each other, which no policy needs")]
+    TooDeep,
     /// It was built for another version of the contract.
     #[error(
         "was built for {built_for}, and this host speaks backstop:policy@{VERSION}: build it again with this host's SDK"
@@ -212,15 +218,21 @@ impl Policy {
         check_functions(component)?;
         let compiled =
             sandbox.compile(component).map_err(|error| LoadError::Unsupported(one_line(format!("{error:#}"), 1024)))?;
-        let contract =
-            Contract::new(sandbox.engine(), &compiled).map_err(|error| LoadError::OtherWorld(format!("{error:#}")))?;
+        let contract = Contract::new(sandbox.engine(), &compiled)
+            .map_err(|error| LoadError::OtherWorld(one_line(format!("{error:#}"), 1024)))?;
         let manifest = Guest::describe(sandbox, &contract, &DESCRIBE).map_err(LoadError::Describe)?;
         if !is_name(&manifest.name) {
             return Err(LoadError::BadName(manifest.name));
         }
-        let schema = ConfigSchema::parse(&manifest.config_schema).map_err(LoadError::Schema)?;
+        let schema =
+            ConfigSchema::parse(&manifest.config_schema).map_err(|error| LoadError::Schema(one_line(error, 1024)))?;
         let reference = PolicyRef { name: manifest.name, version: manifest.version, digest: digest(file) };
         Ok(Self { reference, hooks: manifest.hooks, schema, contract, imports, size: file.len() })
+    }
+
+    /// Whether it can ask about the message being decided.
+    pub(super) fn reads_attributes(&self) -> bool {
+        self.imports.iter().any(|import| import == "attribute")
     }
 
     /// What it is, for people.
@@ -268,10 +280,10 @@ pub(super) fn make_component(file: &[u8]) -> Result<Vec<u8>, LoadError> {
     }
     let mut has_interface = false;
     for payload in Parser::new(0).parse_all(file) {
-        match payload.map_err(|error| LoadError::Invalid(error.to_string()))? {
+        match payload.map_err(invalid)? {
             Payload::ImportSection(section) => {
                 for import in section.into_imports() {
-                    let import = import.map_err(|error| LoadError::Invalid(error.to_string()))?;
+                    let import = import.map_err(invalid)?;
                     if import.module != "$root" && !import.module.starts_with("backstop:policy/") {
                         return Err(forbidden(format!("{}/{}", import.module, import.name)));
                     }
@@ -299,13 +311,17 @@ pub(super) fn make_component(file: &[u8]) -> Result<Vec<u8>, LoadError> {
 
 /// The functions that a component imports; refuses what is not the contract's.
 fn imports_of_component(component: &[u8]) -> Result<Vec<String>, LoadError> {
-    let invalid = |error: wasmparser::BinaryReaderError| LoadError::Invalid(error.to_string());
     let mut imports = Vec::new();
     // Sections of nested modules and components are met as well: only the outermost imports are asked of the host.
     let mut depth = 0_usize;
     for payload in Parser::new(0).parse_all(component) {
         match payload.map_err(invalid)? {
-            Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
+            Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => {
+                depth += 1;
+                if depth > MAX_DEPTH {
+                    return Err(LoadError::TooDeep);
+                }
+            }
             Payload::End(_) => depth = depth.saturating_sub(1),
             Payload::ComponentImportSection(section) if depth == 0 => {
                 for import in section {
@@ -327,7 +343,6 @@ fn imports_of_component(component: &[u8]) -> Result<Vec<String>, LoadError> {
 
 /// Refuses what would take too much memory or time to compile, in whatever module or component within it stands.
 fn check_functions(component: &[u8]) -> Result<(), LoadError> {
-    let invalid = |error: wasmparser::BinaryReaderError| LoadError::Invalid(error.to_string());
     let mut functions = 0_usize;
     let mut effort = Effort::default();
     let mut instantiations = 0_usize;
@@ -371,13 +386,20 @@ fn check_functions(component: &[u8]) -> Result<(), LoadError> {
     if instantiations > MAX_INSTANTIATIONS { Err(LoadError::TooManyInstances(instantiations)) } else { Ok(()) }
 }
 
+/// What the parser says, which may go over several lines, in one.
+fn invalid(error: wasmparser::BinaryReaderError) -> LoadError {
+    LoadError::Invalid(one_line(error.to_string(), 1024))
+}
+
 fn check_import(name: &str) -> Result<(), LoadError> {
     if is_allowed(name) {
         return Ok(());
     }
     match name.strip_prefix("backstop:policy/types@") {
         Some(version) if version == VERSION => Ok(()),
-        Some(version) => Err(LoadError::OtherVersion { built_for: format!("backstop:policy@{version}") }),
+        Some(version) => {
+            Err(LoadError::OtherVersion { built_for: one_line(format!("backstop:policy@{version}"), 128) })
+        }
         None => Err(forbidden(name.to_owned())),
     }
 }
@@ -401,5 +423,5 @@ fn forbidden(import: String) -> LoadError {
     } else {
         "build it with `backstop policy build`, without other runtimes"
     };
-    LoadError::ForbiddenImport { import, hint }
+    LoadError::ForbiddenImport { import: one_line(import, 256), hint }
 }

@@ -89,14 +89,14 @@ pub(super) fn configuring(configure: &str, judge: &str, items: &str, schema: &st
             (func (export "configure") (param i32 i32) (result i32) {configure} (i32.const 6144))
             (func (export "admit") (param i32 i32 i32 i32 i32 i32 i32) (result i32) unreachable)
             (func (export "judge")
-                (param $number i32) (param $of i32) (param i64 i64 i64 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)
+                (param $number i32) (param $of i32) (param i64 i64 i64 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)
                 (memory.fill (i32.const 6144) (i32.const 0) (i32.const 64))
                 (if (i32.eq (local.get $number) (i32.const 1)) (then (return (i32.const 6144))))
                 {judge}
                 (i32.const 6144))
             (func (export "fall-back")
-                (param i32 i32 i64 i64 i64 i32 i32 i32 i32 i32 i32 i32 i32) (result i32) unreachable)
-            (func (export "settle") (param i32 i32 i32 i32 i32 i32 i32) (result i32) unreachable)
+                (param i32 i32 i64 i64 i64 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32) unreachable)
+            (func (export "settle") (param i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32) unreachable)
             {items}
             (@custom "component-type:rough" "{contract}"))"#
     );

@@ -183,29 +183,27 @@ fn lend<T>(outcome: &Outcome, interest: &Interest, ask: impl FnOnce(wit::Outcome
         Outcome::Response(response) => response,
         Outcome::Silence(silence) => return ask(wit::Outcome::Silence(fault_to(silence.fault))),
     };
-    let wanted = || response.headers.iter().filter(|(name, _)| interest.headers.contains(name));
-    // A value that is not UTF-8, which is rare, has to be repaired before it can be lent.
-    let repaired: Vec<String> = if interest.headers.is_empty() {
-        Vec::new()
-    } else {
-        wanted()
-            .filter(|(_, value)| std::str::from_utf8(value.as_bytes()).is_err())
-            .map(|(_, value)| String::from_utf8_lossy(value.as_bytes()).into_owned())
-            .collect()
-    };
-    let mut repairs = repaired.iter();
-    let headers: Vec<(&str, &str)> = if interest.headers.is_empty() {
-        Vec::new()
-    } else {
-        wanted()
-            .filter_map(|(name, value)| {
-                let text = std::str::from_utf8(value.as_bytes()).ok().or_else(|| repairs.next().map(String::as_str));
-                Some((name.as_str(), text?))
-            })
-            .collect()
-    };
+    let headers = field_lines(&response.headers, &interest.headers);
+    let headers = Some(headers.as_str()).filter(|lines| !lines.is_empty());
     let (body, truncated) = prefix(&response.body, interest.body_limit, response.truncated);
-    ask(wit::Outcome::Response(wit::Response { status: response.status.as_u16(), headers: &headers, body, truncated }))
+    let body = Some(body).filter(|body| !body.is_empty());
+    ask(wit::Outcome::Response(wit::Response { status: response.status.as_u16(), headers, body, truncated }))
+}
+
+/// The wanted fields, a line for each.
+fn field_lines(headers: &HeaderMap, wanted: &[HeaderName]) -> String {
+    let mut lines = String::new();
+    if wanted.is_empty() {
+        return lines;
+    }
+    for (name, value) in headers.iter().filter(|(name, _)| wanted.contains(name)) {
+        lines.reserve(name.as_str().len() + value.len() + ": \n".len());
+        lines.push_str(name.as_str());
+        lines.push_str(": ");
+        lines.push_str(&String::from_utf8_lossy(value.as_bytes()));
+        lines.push('\n');
+    }
+    lines
 }
 
 /// The first `limit` bytes of a body, and whether there are more.

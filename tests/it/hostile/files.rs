@@ -104,8 +104,8 @@ async fn hostile_module_of_100_000_functions() {
 
 #[tokio::test]
 async fn hostile_function_without_end() {
-    let long = HandMade::named("long").items(&format!("(func {})", "nop ".repeat(300 << 10))).file();
-    is_refused("long", &long, "holds a function of 301 KiB, and the longest that is compiled is 256 KiB").await;
+    let long = HandMade::named("long").items(&format!("(func {})", "nop ".repeat(600 << 10))).file();
+    is_refused("long", &long, "holds a function of 601 KiB, and the longest that is compiled is 512 KiB").await;
 }
 
 #[tokio::test]
@@ -122,7 +122,7 @@ async fn hostile_components_within_components() {
         outer.extend(inner);
         outer
     });
-    is_refused("nested", &nested, "").await;
+    is_refused("nested", &nested, "holds components more than 8 deep within each other").await;
 }
 
 #[tokio::test]

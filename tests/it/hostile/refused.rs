@@ -151,7 +151,7 @@ async fn hostile_memory_huge() {
 async fn hostile_memory_beyond_the_limit() {
     is_refused(
         "memory-beyond-the-limit",
-        "failed to describe itself: out of memory: it wanted 17 MiB of memory, its limit is 16 MiB",
+        "the policy fails under this configuration: out of memory: it wanted 17 MiB of memory, its limit is 16 MiB",
     )
     .await;
 }

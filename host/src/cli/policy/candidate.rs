@@ -73,7 +73,7 @@ impl CandidateArgs {
             LoadError::Read(_, source) if source.kind() == std::io::ErrorKind::NotFound => {
                 Some("`backstop policy build` makes policies/NAME.wasm from the crate policies/NAME".to_owned())
             }
-            LoadError::Read(..) if self.file.is_dir() => {
+            LoadError::NoFile(_) | LoadError::Read(..) if self.file.is_dir() => {
                 Some(format!("that is a folder: `backstop policy build {file}` makes a policy from the crate in it"))
             }
             LoadError::Describe(_) => {
@@ -82,7 +82,7 @@ impl CandidateArgs {
             _ => None,
         };
         let refused = match error {
-            read @ LoadError::Read(..) => anyhow::Error::new(read),
+            unread @ (LoadError::Read(..) | LoadError::NoFile(_)) => anyhow::Error::new(unread),
             other => anyhow::Error::new(other).context(format!("{file} is no policy")),
         };
         match next {

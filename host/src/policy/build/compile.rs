@@ -24,8 +24,9 @@ const PROFILE: [&str; 6] = [
     "profile.release.strip=true",
 ];
 
-/// A policy's stack lies in its linear memory, of which every instance has its own: 64 KiB instead of a megabyte.
-const FLAGS: &str = "-C\u{1f}link-arg=-zstack-size=65536";
+/// A policy's stack lies in its linear memory, of which every instance has its own: 64 KiB instead of a megabyte. Vector
+/// instructions, which any host runs, read a body several times faster.
+const FLAGS: &str = "-C\u{1f}link-arg=-zstack-size=65536\u{1f}-C\u{1f}target-feature=+simd128";
 
 /// A module that cargo made.
 pub(super) struct Artefact {

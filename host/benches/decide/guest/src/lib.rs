@@ -18,7 +18,7 @@ impl Policy for ErrorInside {
         if outcome.header("x-vendor-state") == Some("maintenance") {
             return retry_after(minutes(10), "vendor in maintenance").for_destination();
         }
-        match outcome.json_pointer("/Response/Error/Code").as_ref().and_then(|code| code.as_str()) {
+        match outcome.json_text("/Response/Error/Code").as_deref() {
             None => accept("success"),
             Some("InternalError" | "RequestLimitExceeded") => {
                 match outcome.header("retry-after").and_then(|after| after.parse().ok()) {
