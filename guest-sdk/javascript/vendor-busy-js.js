@@ -55,7 +55,7 @@ export function judge(attempt, outcome) {
   if (code === undefined) return retry('an answer that is not the vendor\'s JSON');
   if (success.has(code)) return { verdict: { tag: 'accept' }, reason: code };
   if (!retryable.has(code)) return { verdict: { tag: 'dead-letter' }, reason: code };
-  const reset = response.headers.find(([name]) => name === 'x-quota-reset')?.[1];
+  const reset = field(response, 'x-quota-reset');
   if (reset === undefined || !/^\d{1,5}$/.test(reset)) return retry(code);
   log('info', `${code}: the vendor's quota is reset in ${reset} s`);
   // The contract's u64 is a BigInt.
@@ -74,7 +74,13 @@ function retry(reason, after) {
   return { verdict: { tag: 'retry', val: { after, scope: 'standard' } }, reason };
 }
 
-function codeOf(body) {
+// The header fields asked for, one a line: `name: value`.
+function field({ headers = '' }, name) {
+  const line = headers.split('\n').find((line) => line.startsWith(`${name}: `));
+  return line?.slice(name.length + 2);
+}
+
+function codeOf(body = new Uint8Array()) {
   try {
     const { code } = JSON.parse(new TextDecoder().decode(body));
     return typeof code === 'string' ? code : undefined;

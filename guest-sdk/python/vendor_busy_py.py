@@ -85,14 +85,14 @@ class WitWorld(wit_world.WitWorld):
         if response.status != 200:
             return Decision(Verdict_DeadLetter(), f"status {response.status}")
 
-        code = code_of(response.body)
+        code = code_of(response.body or b"")
         if code is None:
             return retry("an answer that is not the vendor's JSON")
         if code in success:
             return Decision(Verdict_Accept(), code)
         if code not in retryable:
             return Decision(Verdict_DeadLetter(), code)
-        reset = dict(response.headers).get("x-quota-reset", "")
+        reset = fields(response.headers).get("x-quota-reset", "")
         if not (reset.isascii() and reset.isdigit() and len(reset) <= 5):
             return retry(code)
         log(Level.INFO, f"{code}: the vendor's quota is reset in {reset} s")
@@ -108,6 +108,11 @@ class WitWorld(wit_world.WitWorld):
 
     def settle(self, outcome: Outcome) -> Settlement:
         return Settlement.UNKNOWN
+
+
+def fields(lines: Optional[str]) -> dict[str, str]:
+    """The header fields asked for, which come one a line: `name: value`."""
+    return dict(line.split(": ", 1) for line in (lines or "").split("\n") if line)
 
 
 def silence(fault: Fault) -> Decision:

@@ -81,9 +81,9 @@ const PARROT_TEXT: &str = "
     (i32.const 640))
 
 (func $judge (type $judge)
-    (if (result i32) (i32.eq (local.get 7) (i32.const 418)) (then (local.get 10)) (else (i32.const 4096))))
+    (if (result i32) (i32.eq (local.get 7) (i32.const 418)) (then (local.get 12)) (else (i32.const 4096))))
 
-(func $fall-back (type $fall-back) (local.get 10))
+(func $fall-back (type $fall-back) (local.get 12))
 ";
 
 /// An answer keeps to the contract's bounds, whoever gave it.

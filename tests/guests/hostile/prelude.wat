@@ -20,11 +20,11 @@
 
 (type $admit (func (param i32 i32 i32 i32 i32 i32 i32) (result i32)))
 
-(type $judge (func (param i32 i32 i64 i64 i64 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
+(type $judge (func (param i32 i32 i64 i64 i64 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
 
-(type $fall-back (func (param i32 i32 i64 i64 i64 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
+(type $fall-back (func (param i32 i32 i64 i64 i64 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
 
-(type $settle (func (param i32 i32 i32 i32 i32 i32 i32) (result i32)))
+(type $settle (func (param i32 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)))
 
 (type $realloc (func (param i32 i32 i32 i32) (result i32)))
 
