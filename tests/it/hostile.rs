@@ -6,6 +6,7 @@
 //! `contract`: guests of a contract that is not quite ours. `files`: what is no guest at all. `stage` is where they
 //! all perform.
 
+mod quarantine;
 mod stage;
 mod serving;
 mod refused;
