@@ -11,10 +11,7 @@ use serde::de::{
 };
 use serde_json::Value;
 
-/// Where a byte stands first.
-pub(crate) fn position(text: &[u8], byte: u8) -> Option<usize> {
-    block::position_of_either(text, byte, byte)
-}
+pub(crate) use block::{position, same};
 
 /// The body as text; what is not UTF-8 becomes U+FFFD.
 pub(crate) fn text(body: &[u8]) -> Cow<'_, str> {

@@ -131,7 +131,8 @@ impl<'a> Iterator for Fields<'a> {
 fn value<'a>(line: &'a str, name: &str) -> Option<&'a str> {
     let (field, rest) = line.split_at_checked(name.len())?;
     // The names passed are in lower case, as are nearly all that policies write.
-    rest.strip_prefix(": ").filter(|_| field == name || field.eq_ignore_ascii_case(name))
+    rest.strip_prefix(": ")
+        .filter(|_| body::same(field.as_bytes(), name.as_bytes()) || field.eq_ignore_ascii_case(name))
 }
 
 impl Attempt {

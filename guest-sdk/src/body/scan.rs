@@ -7,23 +7,25 @@
 
 use std::borrow::Cow;
 
-use super::block::{Block, Strings, position_of_either};
+use super::block::{Block, Strings, position, position_of_either, same};
 
 /// The value that `pointer` leads to, as it is written. Of several equal keys the first counts: what comes after the
 /// value is not read.
 pub(super) fn find<'a>(body: &'a [u8], pointer: &str) -> Option<&'a [u8]> {
     let mut cursor = Cursor { rest: body };
     cursor.pass_space();
-    let mut steps = pointer.split('/');
-    if !steps.next()?.is_empty() {
-        return None;
-    }
-    for step in steps {
-        if step.contains('~') {
+    let has_escapes = position(pointer.as_bytes(), b'~').is_some();
+    let mut left = pointer;
+    while !left.is_empty() {
+        let steps = left.strip_prefix('/')?;
+        let end = position(steps.as_bytes(), b'/').unwrap_or(steps.len());
+        let (step, further) = steps.split_at_checked(end)?;
+        if has_escapes {
             cursor.enter(&step.replace("~1", "/").replace("~0", "~"))?;
         } else {
             cursor.enter(step)?;
         }
+        left = further;
     }
     if pointer.is_empty() && !matches!(cursor.rest, [b'"' | b'{' | b'[', ..]) {
         // Alone, a number has no end but the body's.
@@ -35,7 +37,7 @@ pub(super) fn find<'a>(body: &'a [u8], pointer: &str) -> Option<&'a [u8]> {
 /// The text that a JSON string holds; none for any other value.
 pub(super) fn text(value: &[u8]) -> Option<Cow<'_, str>> {
     let [b'"', raw @ .., b'"'] = value else { return None };
-    if raw.contains(&b'\\') {
+    if position(raw, b'\\').is_some() {
         return serde_json::from_slice(value).ok().map(Cow::Owned);
     }
     // JSON has no control characters inside a string.
@@ -49,13 +51,31 @@ struct Cursor<'a> {
 }
 
 impl<'a> Cursor<'a> {
+    #[inline]
     fn pass_space(&mut self) {
+        // Most JSON has none.
+        if self.rest.first().is_none_or(|byte| *byte <= b' ') {
+            self.pass_blanks();
+        }
+    }
+
+    fn pass_blanks(&mut self) {
         while let [b' ' | b'\n' | b'\r' | b'\t', rest @ ..] = self.rest {
             self.rest = rest;
         }
     }
 
+    /// Goes past this byte, if it is the next but for blanks, and the blanks after it.
+    #[inline]
+    fn pass_sign(&mut self, byte: u8) -> Option<()> {
+        self.pass_space();
+        self.pass(byte)?;
+        self.pass_space();
+        Some(())
+    }
+
     /// Goes past this byte, if it is the next.
+    #[inline]
     fn pass(&mut self, byte: u8) -> Option<()> {
         let (next, rest) = self.rest.split_first()?;
         self.rest = rest;
@@ -76,9 +96,7 @@ impl<'a> Cursor<'a> {
         self.pass_space();
         loop {
             let key = self.pass_string()?;
-            self.pass_space();
-            self.pass(b':')?;
-            self.pass_space();
+            self.pass_sign(b':')?;
             if is_key(key, wanted) {
                 return Some(());
             }
@@ -98,15 +116,14 @@ impl<'a> Cursor<'a> {
     }
 
     /// Goes past a value that others follow, to the next of them.
+    #[inline]
     fn pass_member(&mut self) -> Option<()> {
         self.pass_value()?;
-        self.pass_space();
-        self.pass(b',')?;
-        self.pass_space();
-        Some(())
+        self.pass_sign(b',')
     }
 
     /// Goes past a value within a container, and returns it as it is written.
+    #[inline]
     fn pass_value(&mut self) -> Option<&'a [u8]> {
         match self.rest.first()? {
             b'"' => self.pass_string(),
@@ -170,6 +187,7 @@ impl<'a> Cursor<'a> {
         None
     }
 
+    #[inline]
     fn pass_bytes(&mut self, length: usize) -> Option<&'a [u8]> {
         let (passed, rest) = self.rest.split_at_checked(length)?;
         self.rest = rest;
@@ -178,10 +196,15 @@ impl<'a> Cursor<'a> {
 }
 
 /// Whether a key, as it is written, is the one that is wanted.
+#[inline]
 fn is_key(key: &[u8], wanted: &str) -> bool {
     match key {
-        [b'"', raw @ .., b'"'] if raw == wanted.as_bytes() => !raw.contains(&b'\\'),
-        _ => key.contains(&b'\\') && text(key).is_some_and(|text| text == wanted),
+        [b'"', raw @ .., b'"'] if same(raw, wanted.as_bytes()) => position(raw, b'\\').is_none(),
+        _ => {
+            key.len() > wanted.len() + 2
+                && position(key, b'\\').is_some()
+                && text(key).is_some_and(|text| text == wanted)
+        }
     }
 }
 
