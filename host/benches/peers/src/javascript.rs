@@ -8,8 +8,7 @@ use std::rc::Rc;
 
 use anyhow::anyhow;
 use rquickjs::context::intrinsic::{Eval, Json};
-use rquickjs::{Array, CatchResultExt, Context, Function, Object, Persistent, Runtime, String as JsString, Undefined};
-use rquickjs::{IntoJs, Value};
+use rquickjs::{Array, CatchResultExt, Context, Function, Object, Persistent, Runtime, String as JsString, Value};
 
 use crate::{Body, Decision, Peer, Question, limits};
 
@@ -80,7 +79,7 @@ impl Peer for JavaScript {
                     Ok(body) => body,
                     Err(_) => {
                         ctx.catch();
-                        Undefined.into_js(&ctx)?
+                        Value::new_undefined(ctx.clone())
                     }
                 },
                 Body::Pointer => JsString::from_str(ctx.clone(), question.text())?.into_value(),

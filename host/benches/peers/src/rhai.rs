@@ -45,7 +45,7 @@ impl Rhai {
         engine.register_fn("json_pointer", |body: &mut rhai::Blob, pointer: &str| -> Dynamic {
             crate::text_at(body, pointer).map_or(Dynamic::UNIT, Dynamic::from)
         });
-        let ast = engine.compile(policy)?;
+        let ast = engine.compile(policy).map_err(|error| anyhow!("{error}"))?;
         Ok(Self { engine, ast, bytecode: None, body })
     }
 
