@@ -252,6 +252,17 @@ pub enum Scope {
     Destination,
 }
 
+impl Scope {
+    /// Its name in JSON and in YAML.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Standard => "standard",
+            Self::Message => "message",
+            Self::Destination => "destination",
+        }
+    }
+}
+
 /// A verdict, and why.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Decision {

@@ -41,7 +41,7 @@ use serde::Serialize;
 use crate::clock::Timestamp;
 use crate::message::Provenance;
 
-pub use candidate::{Candidate, Unfit, Workbench};
+pub use candidate::{Candidate, TRIAL_TIME, Unfit, Workbench};
 pub use catalog::{Catalog, PolicyProblem, PolicyProblems, PolicyStatus, Quarantine, Refusal};
 pub use effort::TooDear;
 pub use failure::Failure;

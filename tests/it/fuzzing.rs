@@ -64,6 +64,16 @@ fn fuzzing_any_file_is_loaded_or_refused() {
 }
 
 #[test]
+fn fuzzing_starts_from_policies_of_today_s_contract() {
+    for (path, bytes) in
+        corpus("load").iter().filter(|(path, _)| path.ends_with("module") || path.ends_with("component"))
+    {
+        let anew = "cargo run -p backstop-tests --example fuzz_corpus";
+        assert!(fuzzing::is_policy(bytes), "{} is of another contract: `{anew}`", path.display());
+    }
+}
+
+#[test]
 fn fuzzing_any_answer_is_read_or_refused() {
     holds_for("answer", fuzzing::answer);
 }

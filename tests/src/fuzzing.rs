@@ -41,6 +41,11 @@ pub fn load(file: &[u8]) {
     }
 }
 
+/// Whether a file is a policy by today's contract.
+pub fn is_policy(file: &[u8]) -> bool {
+    WORKBENCH.load(file).is_ok()
+}
+
 /// A guest that answers *judge* and *fall back* with these bytes, at the place where the host looks for its answer.
 ///
 /// # Panics

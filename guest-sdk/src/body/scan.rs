@@ -29,7 +29,9 @@ pub(super) fn find<'a>(body: &'a [u8], pointer: &str) -> Option<&'a [u8]> {
     }
     if pointer.is_empty() && !matches!(cursor.rest, [b'"' | b'{' | b'[', ..]) {
         // Alone, a number has no end but the body's.
-        return Some(cursor.rest.trim_ascii_end()).filter(|scalar| !scalar.is_empty());
+        let is_blank = |byte: &u8| matches!(byte, b' ' | b'\t' | b'\n' | b'\r');
+        let end = cursor.rest.iter().rposition(|byte| !is_blank(byte))?;
+        return cursor.rest.get(..=end);
     }
     cursor.pass_value()
 }

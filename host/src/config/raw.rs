@@ -205,7 +205,7 @@ pub(crate) struct RawPolicyLimits {
     /// Linear memory, 64KiB to 256MiB. Default 16MiB.
     pub(super) memory: Field<Written<Size>>,
     /// Wall-clock time, 1ms to 1m. Default 100ms.
-    pub(super) time: Field<Written<Duration>>,
+    pub(crate) time: Field<Written<Duration>>,
     /// Bytes of one answer, up to 64MiB. Default 1MiB.
     pub(super) output: Field<Written<Size>>,
     /// Failures in a row after which the policy is quarantined: not asked any more on this route, until a new file

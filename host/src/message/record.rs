@@ -237,3 +237,15 @@ pub enum LogLevel {
     /// Something is wrong; a panic's message arrives as this.
     Error,
 }
+
+impl LogLevel {
+    /// Its name in JSON and for people.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Debug => "debug",
+            Self::Info => "info",
+            Self::Warn => "warn",
+            Self::Error => "error",
+        }
+    }
+}

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -12,6 +13,10 @@ use super::load::{Description, LoadError, Policy, read};
 use super::sandbox::Sandbox;
 use super::schema::Violation;
 use crate::config::{Isolation, OnPolicyFailure, PolicyBinding, PolicyLimits};
+
+/// The wall-clock limit of a question where a policy is tried. Fuel bounds it, the same on every machine; time is left to
+/// be a backstop, so that a busy machine changes no finding.
+pub const TRIAL_TIME: Duration = Duration::from_secs(60);
 
 /// Loads candidates. One of these serves many, since it holds the sandbox's engine.
 #[derive(Clone, Debug)]

@@ -28,12 +28,13 @@ const SUM: usize = 32;
 #[derive(Clone, Debug)]
 pub(super) struct CompiledCode {
     folder: PathBuf,
+    most: u64,
 }
 
 impl CompiledCode {
     /// In a folder that nobody else can write to.
     pub(super) const fn new(folder: PathBuf) -> Self {
-        Self { folder }
+        Self { folder, most: MOST }
     }
 
     /// The code of `component`, from disk if it is there, else by `compile`, and then kept. A disk that cannot be
@@ -73,17 +74,21 @@ impl CompiledCode {
         let mut entries = Vec::new();
         for entry in fs::read_dir(&self.folder)? {
             let entry = entry?;
-            let metadata = entry.metadata()?;
+            // Another thread may have renamed or removed it since.
+            let Ok(metadata) = entry.metadata() else { continue };
             entries.push((metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH), metadata.len(), entry.path()));
         }
         let mut kept: u64 = entries.iter().map(|(_, size, _)| size).sum();
         entries.sort();
         for (_, size, path) in entries {
-            if kept <= MOST {
+            if kept <= self.most {
                 break;
             }
             if path != just_written {
-                fs::remove_file(path)?;
+                fs::remove_file(path).or_else(|error| match error.kind() {
+                    io::ErrorKind::NotFound => Ok(()),
+                    _ => Err(error),
+                })?;
                 kept = kept.saturating_sub(size);
             }
         }
@@ -154,6 +159,21 @@ mod tests {
         code.ask(&Engine::new(wasmtime::Config::new().consume_fuel(true)).expect("an engine"));
         assert_eq!(code.compiled.get(), 2, "code that burns no fuel must not be found by an engine that counts it");
         assert_eq!(code.entries().len(), 2);
+    }
+
+    #[test]
+    fn beyond_the_bound_what_was_written_longest_ago_goes() {
+        let mut code = Counted::new();
+        let engine = Engine::default();
+        code.ask(&engine);
+        let [entry] = code.entries().try_into().expect("one entry");
+        let size = fs::metadata(&entry).expect("it is there").len();
+        let long_ago = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1);
+        fs::File::options().write(true).open(&entry).expect("opened").set_modified(long_ago).expect("dated");
+        code.code.most = size + size / 2;
+        code.ask(&Engine::new(wasmtime::Config::new().consume_fuel(true)).expect("an engine"));
+        let [left] = code.entries().try_into().expect("there is room for one");
+        assert_ne!(left, entry, "the newer one stays");
     }
 
     #[test]

@@ -196,6 +196,9 @@ impl Bench {
 
     /// Has an instance made ready in the place of one that was thrown away, so that no question waits for it.
     fn refill(self: &Arc<Self>) {
+        if self.binding.isolation == Isolation::Fresh {
+            return;
+        }
         let bench = Arc::downgrade(self);
         self.sandbox.aside(move || {
             // A policy that was replaced or set aside meanwhile is not asked again.
@@ -225,6 +228,7 @@ impl Bench {
                 (answer, None)
             }
             Err(failure) => {
+                let failure = sayable(failure, &self.binding);
                 if self.health.failed(&failure, self.binding.limits.failures) {
                     self.sandbox.attention().notify_one();
                 }
@@ -261,7 +265,7 @@ fn rehearsed(
     Ok((guest, interest))
 }
 
-/// As much of a failure to take the binding's configuration as may be shown: it goes to the terminal, the log, the
+/// As much of a failure under the binding's configuration as may be shown: it goes to the terminal, the log, the
 /// admin API and the attempts' records, and the policy may have quoted what it was given.
 fn sayable(failure: Failure, binding: &PolicyBinding) -> Failure {
     if binding.holds_secret { failure.without_words() } else { failure }

@@ -46,6 +46,7 @@ const MAX_FUNCTIONS: usize = 100_000;
 /// is asked once for each file, on the thread that compiled it, which took far longer.
 const DESCRIBE: PolicyLimits =
     PolicyLimits { fuel: 200_000_000, memory: MAX_MEMORY, time: Duration::from_secs(1), output: 1 << 20, failures: 1 };
+
 /// Components within components. A policy is one, with its modules in it.
 const MAX_DEPTH: usize = 8;
 

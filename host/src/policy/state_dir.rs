@@ -86,17 +86,34 @@ fn make_private(folder: &Path) -> Result<(), StateDirError> {
         }
     }
     drop(probe);
+    sweep(folder).map_err(failed)
+}
+
+/// Removes what a crash left half-written.
+fn sweep(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(HALF_WRITTEN) {
+            // Another host may have been quicker.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
     Ok(())
 }
+
+/// What the names of files begin with that are being written.
+const HALF_WRITTEN: &str = ".half-written-";
 
 /// Writes `parts`, one after the other, beside `file` and renames: whoever reads it sees the old bytes or the new ones.
 pub(super) fn write_whole(file: &Path, parts: &[&[u8]]) -> io::Result<()> {
     let folder = file.parent().unwrap_or(Path::new("."));
     // Readable by its owner alone, and removed if it is not renamed.
-    let mut beside = tempfile::NamedTempFile::new_in(folder)?;
+    let mut beside = tempfile::Builder::new().prefix(HALF_WRITTEN).tempfile_in(folder)?;
     for part in parts {
         beside.write_all(part)?;
     }
+    // Or a power cut could leave the new name on nothing.
+    beside.as_file().sync_all()?;
     beside.persist(file)?;
     Ok(())
 }
@@ -114,7 +131,9 @@ mod tests {
         StateDir::open(&state).expect("it is made");
         let mode = |path: &Path| fs::metadata(path).expect("it is there").permissions().mode() & 0o777;
         assert_eq!((mode(&state), mode(&state.join("compiled"))), (0o700, 0o700));
+        fs::write(state.join("compiled/.half-written-x"), "").expect("written");
         StateDir::open(&state).expect("it is used again");
+        assert!(!state.join("compiled/.half-written-x").exists(), "what a crash left is gone");
         for (folder, bits) in [(state.clone(), 0o770), (state.join("compiled"), 0o702)] {
             fs::set_permissions(&folder, fs::Permissions::from_mode(bits)).expect("set");
             let refused = StateDir::open(&state).expect_err("others can write there");

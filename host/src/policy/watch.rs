@@ -77,7 +77,8 @@ impl Catalog {
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = self.clock.sleep(pause) => {}
-                () = self.sandbox.attention().notified() => {}
+                // A file that is still unsettled gets its time; what asks for attention is then looked at as well.
+                () = self.sandbox.attention().notified(), if unsettled.is_empty() => {}
                 Some(()) = notices.recv(), if unsettled.is_empty() => {}
             }
         }

@@ -52,10 +52,13 @@ fn written(value: &Value, style: &mut impl FnMut() -> u8) -> String {
         Value::Object(fields) => {
             let fields: Vec<_> = fields
                 .iter()
-                .map(|(key, value)| format!("{}{}:{}", text_written(key, style), blank(style), written(value, style)))
-                .map(|field| format!("{}{field}", blank(&mut || 0)))
+                .map(|(key, value)| {
+                    let (before, key, after) = (blank(style), text_written(key, style), blank(style));
+                    format!("{before}{key}{after}:{}", written(value, style))
+                })
                 .collect();
-            out += &format!("{{{}{}}}", blank(style), fields.join(","));
+            let inside = if fields.is_empty() { blank(style) } else { fields.join(",") };
+            out += &format!("{{{inside}}}");
         }
         Value::String(text) => out += &text_written(text, style),
         scalar => out += &scalar.to_string(),

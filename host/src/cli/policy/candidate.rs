@@ -4,13 +4,12 @@ use std::fs::File;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use serde_json::Value;
 
 use crate::config::{PolicyLimits, read_size};
-use crate::policy::{Candidate, LoadError, Unfit, Workbench, read_policy};
+use crate::policy::{Candidate, LoadError, TRIAL_TIME, Unfit, Workbench, read_policy};
 
 /// The longest configuration or body that is read from a file.
 const MAX_INPUT: u64 = 32 << 20;
@@ -54,14 +53,13 @@ impl CandidateArgs {
         Ok(Opened { bytes, candidate, config, limits: self.limits() })
     }
 
-    /// What one question may cost here. Fuel bounds it, the same on every machine; time is left to be a backstop, so
-    /// that a busy machine changes no finding.
+    /// What one question may cost here.
     fn limits(&self) -> PolicyLimits {
         let default = PolicyLimits::default();
         PolicyLimits {
             fuel: self.fuel.unwrap_or(default.fuel),
             memory: self.memory.unwrap_or(default.memory),
-            time: default.time.max(Duration::from_secs(60)),
+            time: TRIAL_TIME,
             ..default
         }
     }

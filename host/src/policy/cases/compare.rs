@@ -8,7 +8,7 @@ use super::ask::Heard;
 use super::expected::{AdmissionKind, Expected, ExpectedAnswer, ExpectedBody, ExpectedFallback, ExpectedText};
 use super::report::{Finding, shown};
 use crate::config::show_duration;
-use crate::message::{self, Admission, Decision, Fallback, Scope, Verdict, VerdictKind};
+use crate::message::{self, Admission, Decision, Fallback, Verdict, VerdictKind};
 
 /// Differences told of one JSON body; more of them help nobody.
 const MAX_DIFFERENCES: usize = 8;
@@ -144,7 +144,7 @@ fn verdict(expected: &ExpectedAnswer, decision: &Decision, found: &mut Vec<Findi
                 found.push(Finding::differs("after", expected.to_string(), delay(*after)));
             }
             if let Some(expected) = expected.scope.filter(|expected| expected != scope) {
-                found.push(Finding::differs("scope", scope_name(expected), scope_name(*scope)));
+                found.push(Finding::differs("scope", expected.as_str(), scope.as_str()));
             }
         }
         Verdict::FallBack(said) => fallback(expected.fallback.as_ref(), said.as_ref(), found),
@@ -274,9 +274,9 @@ fn reasoned(said: impl std::fmt::Display, reason: &str) -> String {
 fn describe(verdict: &Verdict) -> String {
     match verdict {
         Verdict::Retry { after: Some(after), scope } => {
-            format!("retry after {}, scope {}", show_duration(*after), scope_name(*scope))
+            format!("retry after {}, scope {}", show_duration(*after), scope.as_str())
         }
-        Verdict::Retry { after: None, scope } => format!("retry, scope {}", scope_name(*scope)),
+        Verdict::Retry { after: None, scope } => format!("retry, scope {}", scope.as_str()),
         Verdict::FallBack(Some(fallback)) => format!("{} to {}", VerdictKind::FallBack, describe_fallback(fallback)),
         other => other.kind().to_string(),
     }
@@ -302,12 +302,4 @@ fn parts(admission: &Admission) -> (AdmissionKind, &str) {
 
 fn delay(after: Option<Duration>) -> String {
     after.map_or_else(|| "none".to_owned(), show_duration)
-}
-
-const fn scope_name(scope: Scope) -> &'static str {
-    match scope {
-        Scope::Standard => "standard",
-        Scope::Message => "message",
-        Scope::Destination => "destination",
-    }
 }

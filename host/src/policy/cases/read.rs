@@ -17,9 +17,9 @@ use super::raw::{RawAsk, RawAttempt, RawCase, RawFault, RawFile, RawMessage, Raw
 use super::units::{FieldLines, Instant};
 use super::{Case, CaseFile, Question};
 use crate::clock::Timestamp;
-use crate::config::{Field, Named, Place, PolicyLimits, Problems, Sheet, Written};
+use crate::config::{Field, Named, Place, PolicyLimits, Problems, RawPolicyLimits, Sheet, Written};
 use crate::message::{Fault, Message, MessageId, Outcome, Progress, Request, Response, RouteName, Silence};
-use crate::policy::AttemptView;
+use crate::policy::{AttemptView, TRIAL_TIME};
 
 /// 2026-01-01T00:00:00Z: when a case takes place that does not say.
 const NOW: Timestamp = Timestamp::from_millis(1_767_225_600_000);
@@ -64,7 +64,7 @@ impl Reading<'_> {
         let root = Place::ROOT;
         let shared = Shared {
             config: raw.config.given().unwrap_or_default(),
-            limits: self.sheet.policy_limits(&root.key("limits"), raw.limits.given().unwrap_or_default()),
+            limits: self.limits(&root.key("limits"), raw.limits.given().unwrap_or_default()),
         };
         let place = root.key("cases");
         let raw_cases = match raw.cases {
@@ -147,7 +147,7 @@ impl Reading<'_> {
             }
         };
         let limits = match raw.limits.given() {
-            Some(limits) => self.sheet.policy_limits(&place.key("limits"), limits),
+            Some(limits) => self.limits(&place.key("limits"), limits),
             None => shared.limits,
         };
         let config = match raw.config {
@@ -293,13 +293,22 @@ impl Reading<'_> {
                 self.sheet.complain(&place, "no header field can be called so: letters, digits and -");
                 continue;
             };
-            let values: Result<Vec<_>, _> = lines.iter().map(|line| HeaderValue::from_str(line)).collect();
+            let values: Result<Vec<_>, _> = lines.iter().map(|line| HeaderValue::from_bytes(line.as_bytes())).collect();
             match values {
                 Ok(values) => fields.push((field, values)),
-                Err(_) => self.sheet.complain(&place, "no header field can hold this: visible characters, in one line"),
+                Err(_) => {
+                    self.sheet.complain(&place, "no header field can hold this: no control characters, in one line")
+                }
             }
         }
         fields
+    }
+
+    /// What one question may cost. Unless the file says, time is no bound but a backstop behind the fuel.
+    fn limits(&self, place: &Place<'_>, raw: RawPolicyLimits) -> PolicyLimits {
+        let says_time = raw.time.is_present();
+        let limits = self.sheet.policy_limits(place, raw);
+        if says_time { limits } else { PolicyLimits { time: TRIAL_TIME, ..limits } }
     }
 
     /// A route's name. `None` when it can be none's; that was reported.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Case;
-use crate::message::{LogLevel, LogLine};
+use crate::message::LogLine;
 use crate::policy::Description;
 
 /// Characters shown of a text.
@@ -123,7 +123,7 @@ impl CaseReport {
             }
         }
         for line in &self.log {
-            lines.push(format!("{:width$}  {:8}  {}", "log", level(line.level), printable(&line.text)));
+            lines.push(format!("{:width$}  {:8}  {}", "log", line.level.as_str(), printable(&line.text)));
         }
         lines
     }
@@ -203,14 +203,4 @@ fn cut(text: String) -> String {
 /// Text without characters that a terminal would obey.
 fn printable(text: &str) -> String {
     text.replace(char::is_control, "\u{fffd}")
-}
-
-/// A level's name.
-const fn level(level: LogLevel) -> &'static str {
-    match level {
-        LogLevel::Debug => "debug",
-        LogLevel::Info => "info",
-        LogLevel::Warn => "warn",
-        LogLevel::Error => "error",
-    }
 }

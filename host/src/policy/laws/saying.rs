@@ -161,8 +161,8 @@ fn quoted(word: &str) -> String {
     }
 }
 
-/// `question` as a case for `backstop policy test`, expecting the verdict of `expected`. `None` for what no case can
-/// say: another question than *judge*, and a body that is too long or no text.
+/// `question` as a case for `backstop policy test`, expecting the verdict of `expected`. `None` where this does not write
+/// one: for another question than *judge*, and for a body that is long.
 pub fn case(question: &Question, name: &str, expected: VerdictKind) -> Option<String> {
     let Question { hook, attempt, outcome, .. } = question;
     if *hook != Hook::Judge {
@@ -171,21 +171,33 @@ pub fn case(question: &Question, name: &str, expected: VerdictKind) -> Option<St
     let outcome = match outcome {
         Outcome::Silence(silence) => json!({ "silence": silence.fault }),
         Outcome::Response(response) => {
-            let mut written = Map::new();
-            written.insert("status".to_owned(), json!(response.status.as_u16()));
-            if !response.headers.is_empty() {
-                written.insert("headers".to_owned(), json!(headers(&response.headers)?));
-            }
             if response.body.len() > MAX_SHOWN {
                 return None;
             }
-            if !response.body.is_empty() {
-                written.insert("body".to_owned(), json!(std::str::from_utf8(&response.body).ok()?));
+            let mut written = Map::new();
+            written.insert("status".to_owned(), json!(response.status.as_u16()));
+            if !response.headers.is_empty() {
+                written.insert("headers".to_owned(), headers(&response.headers).into());
+            }
+            match std::str::from_utf8(&response.body) {
+                Ok("") => {}
+                Ok(text) => drop(written.insert("body".to_owned(), text.into())),
+                Err(_) => drop(written.insert("body_base64".to_owned(), BASE64_STANDARD.encode(&response.body).into())),
+            }
+            if response.truncated {
+                written.insert("truncated".to_owned(), true.into());
             }
             Value::Object(written)
         }
     };
-    let attempt = json!({ "number": attempt.number, "of": attempt.of, "elapsed": exact(attempt.elapsed) });
+    let attempt = json!({
+        "number": attempt.number,
+        "of": attempt.of,
+        "elapsed": exact(attempt.elapsed),
+        "latency": exact(attempt.latency),
+        "now": attempt.now.to_string(),
+        "reauthenticated": attempt.reauthenticated,
+    });
     let case = json!([{
         "name": name,
         "attempt": attempt,
@@ -195,14 +207,13 @@ pub fn case(question: &Question, name: &str, expected: VerdictKind) -> Option<St
     serde_yaml::to_string(&case).ok()
 }
 
-/// Header fields by name; `None` where one was sent several times, which a case cannot say.
-fn headers(fields: &HeaderMap) -> Option<Map<String, Value>> {
-    let mut written = Map::new();
-    for (name, value) in fields {
-        let value = json!(String::from_utf8_lossy(value.as_bytes()));
-        if written.insert(name.as_str().to_owned(), value).is_some() {
-            return None;
-        }
-    }
-    Some(written)
+/// Header fields by name, those that were sent several times as a list.
+fn headers(fields: &HeaderMap) -> Map<String, Value> {
+    let one = |name: &http::HeaderName| {
+        let mut values: Vec<Value> =
+            fields.get_all(name).iter().map(|value| String::from_utf8_lossy(value.as_bytes()).into()).collect();
+        let value = if values.len() == 1 { values.remove(0) } else { values.into() };
+        (name.as_str().to_owned(), value)
+    };
+    fields.keys().map(one).collect()
 }

@@ -282,10 +282,15 @@ fn a_question_is_written_as_the_command_and_the_case_that_ask_it() {
         r"backstop policy ask 'policies/my rule.wasm' --config '{}' --status 503 --header 'retry-after: 30' --body 'it'\''s down' --now 1800000000000"
     );
     let case = saying::case(&question, "down", crate::message::VerdictKind::DeadLetter).unwrap();
+    let file = crate::policy::cases::CaseFile::parse(&format!("cases:\n{case}"), std::path::Path::new("cases.yaml"));
+    assert_eq!(file.map(|file| file.len()).unwrap(), 1, "`policy test` takes it");
     let case: serde_json::Value = serde_yaml::from_str(&case).unwrap();
+    let attempt = serde_json::json!({
+        "number": 1, "of": 5, "elapsed": "0s", "latency": "0s", "now": "2027-01-15T08:00:00.000Z", "reauthenticated": false,
+    });
     let expected = serde_json::json!([{
         "name": "down",
-        "attempt": { "number": 1, "of": 5, "elapsed": "0s" },
+        "attempt": attempt,
         "outcome": { "status": 503, "headers": { "retry-after": "30" }, "body": "it's down" },
         "expect": { "verdict": "dead_letter" },
     }]);

@@ -12,8 +12,12 @@ use serde_json::{Map, Value};
 /// Checks of one value of the configuration that a schema may come to: hundreds of times what policies ask for.
 const MAX_CHECKS: usize = 10_000;
 
-/// References in one schema. A chain of so many fits well into a thread's stack.
+/// References in one schema.
 const MAX_REFERENCES: usize = 200;
+
+/// Schemas about one value within each other, by reference or as they are written: whoever follows them goes as deep
+/// into a thread's stack.
+const MAX_DEPTH: usize = 200;
 
 /// Keywords whose schemas are about the same value as the schema they stand in.
 const ABOUT_THE_SAME: [&str; 9] =
@@ -27,7 +31,7 @@ const VALUES: [&str; 5] = ["const", "enum", "default", "examples", "required"];
 /// # Errors
 /// Why, in words.
 pub(super) fn check(document: &Value) -> Result<(), String> {
-    let mut unfolding = Unfolding { document, counted: HashMap::new(), references: 0 };
+    let mut unfolding = Unfolding { document, counted: HashMap::new(), references: 0, depth: 0 };
     unfolding.walk(document, true)
 }
 
@@ -36,6 +40,7 @@ struct Unfolding<'a> {
     /// What each schema comes to, by its place in memory; none while it is being counted.
     counted: HashMap<*const Value, Option<usize>>,
     references: usize,
+    depth: usize,
 }
 
 impl<'a> Unfolding<'a> {
@@ -77,6 +82,11 @@ impl<'a> Unfolding<'a> {
             Some(None) => return Err("a part of it is explained by itself, without end".to_owned()),
             None => {}
         }
+        // An error ends the whole check: nobody takes the steps back then.
+        self.depth += 1;
+        if self.depth > MAX_DEPTH {
+            return Err(format!("it explains one value by more than {MAX_DEPTH} schemas within each other"));
+        }
         self.counted.insert(place, None);
         let mut checks = 1_usize;
         if let Value::Object(keys) = schema {
@@ -97,6 +107,7 @@ impl<'a> Unfolding<'a> {
         if checks > MAX_CHECKS {
             return Err(format!("it unfolds to more than {MAX_CHECKS} checks of one value"));
         }
+        self.depth -= 1;
         self.counted.insert(place, Some(checks));
         Ok(checks)
     }
@@ -137,6 +148,21 @@ mod tests {
         let mut steps: Map<String, Value> = (0..40).map(|n| (n.to_string(), step(n))).collect();
         steps.insert("40".to_owned(), json!(true));
         assert!(refused(json!({ "$defs": steps })).contains("more than 10000 checks"));
+    }
+
+    #[test]
+    fn a_chain_is_not_followed_to_the_end_of_the_stack() {
+        let chain = |links: usize, link: &dyn Fn(Value) -> Value| {
+            let next = |n: usize| link(json!({ "$ref": format!("#/$defs/{}", n + 1) }));
+            let mut steps: Map<String, Value> = (0..links).map(|n| (n.to_string(), next(n))).collect();
+            steps.insert(links.to_string(), json!(true));
+            json!({ "$defs": steps })
+        };
+        let nots = |inner| (0..48).fold(inner, |inner, _| json!({ "not": inner }));
+        for schema in [chain(30_000, &|next| next), chain(199, &nots)] {
+            assert!(refused(schema).contains("more than 200 schemas within each other"));
+        }
+        assert_eq!(check(&chain(150, &|next| next)), Ok(()));
     }
 
     #[test]

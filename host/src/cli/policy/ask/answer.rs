@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::super::candidate::Opened;
 use super::envelope::{Consequence, admitted, fallen_back, judged};
 use super::millis;
-use crate::message::{Admission, Answer, Decision, Envelope, Fallback, LogLevel, Provenance, Scope, Verdict};
+use crate::message::{Admission, Answer, Decision, Envelope, Fallback, Provenance, Verdict};
 use crate::policy::Judge;
 use crate::policy::laws::saying::{fallback_in_words, verdict_in_words};
 use crate::policy::laws::{Hook, Question, Said};
@@ -59,7 +59,7 @@ impl Answered {
             out!("reason    {reason}");
         }
         for (index, line) in self.provenance.log.iter().enumerate() {
-            out!("{:<8}  {:<5}  {}", if index == 0 { "log" } else { "" }, level(line.level), line.text);
+            out!("{:<8}  {:<5}  {}", if index == 0 { "log" } else { "" }, line.level.as_str(), line.text);
         }
         if self.provenance.policy.is_some() {
             let took = Duration::from_nanos(self.provenance.took_ns);
@@ -104,15 +104,6 @@ fn in_words(said: &Said) -> (String, Option<&str>) {
     }
 }
 
-const fn level(level: LogLevel) -> &'static str {
-    match level {
-        LogLevel::Debug => "debug",
-        LogLevel::Info => "info",
-        LogLevel::Warn => "warn",
-        LogLevel::Error => "error",
-    }
-}
-
 fn said_as_json(said: &Said) -> Value {
     match said {
         Said::Decision(Decision { verdict, reason }) => {
@@ -120,7 +111,7 @@ fn said_as_json(said: &Said) -> Value {
             match verdict {
                 Verdict::Retry { after, scope } => {
                     written["after_ms"] = json!(after.map(millis));
-                    written["scope"] = json!(scope_name(*scope));
+                    written["scope"] = json!(scope.as_str());
                 }
                 Verdict::FallBack(fallback) => written["fallback"] = json!(fallback.as_ref().map(fallback_as_json)),
                 Verdict::Accept | Verdict::Reauthenticate | Verdict::DeadLetter | Verdict::Drop => {}
@@ -131,14 +122,6 @@ fn said_as_json(said: &Said) -> Value {
         Said::Admission(Admission::Drop(reason)) => json!({ "admission": "drop", "reason": reason }),
         Said::Admission(Admission::DeadLetter(reason)) => json!({ "admission": "dead_letter", "reason": reason }),
         Said::Fallback(fallback) => json!({ "fallback": fallback.as_ref().map(fallback_as_json) }),
-    }
-}
-
-const fn scope_name(scope: Scope) -> &'static str {
-    match scope {
-        Scope::Standard => "standard",
-        Scope::Message => "message",
-        Scope::Destination => "destination",
     }
 }
 
