@@ -316,7 +316,17 @@ impl Attempts {
             "attempt"
         );
         if let Some(failure) = &record.provenance.failure {
-            tracing::warn!(target: "backstop::policy", route = %route.name, message_id = %message.id, failure, "policy failed");
+            let policy = record.provenance.policy.as_deref();
+            tracing::warn!(
+                target: "backstop::policy",
+                route = %route.name,
+                message_id = %message.id,
+                policy = policy.map(|policy| policy.name.as_str()),
+                version = policy.map(|policy| policy.version.as_str()),
+                digest = policy.map(|policy| policy.digest.as_str()),
+                failure,
+                "policy failed"
+            );
         }
         self.watch.attempt(message, made);
     }

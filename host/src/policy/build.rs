@@ -38,7 +38,7 @@ pub enum BuildError {
     )]
     NothingToBuild(String),
     /// The folder holds no crate.
-    #[error("there is no Cargo.toml in {0}: name the folder of a guest crate (`cargo new --lib NAME` makes one)")]
+    #[error("there is no Cargo.toml in {0}: name the folder of a guest crate (`backstop policy new NAME` makes one)")]
     NoCrate(String),
     /// The folder's `Cargo.toml` is only a workspace's.
     #[error("the Cargo.toml in {0} describes no package: name the folder of a guest crate in that workspace")]

@@ -21,7 +21,7 @@ use super::failure::Failure;
 use super::guest::Guest;
 use super::judge::Judge;
 use super::last_good::{LastGood, Which};
-use super::load::{LoadError, Policy, is_name, read};
+use super::load::{LoadError, Policy, digest, is_name, read};
 use super::sandbox::Sandbox;
 use super::schema::Violation;
 use super::state_dir::StateDir;
@@ -355,6 +355,7 @@ impl Catalog {
         let stamp = present.get(name).copied();
         let problems = match self.load_from_folder(name, present).await {
             Ok(prepared) => {
+                self.say_another_chance(name, &prepared);
                 self.swap_in(name, stamp, None, prepared);
                 return Vec::new();
             }
@@ -371,6 +372,17 @@ impl Catalog {
         Vec::new()
     }
 
+    /// A start asks a policy again that was set aside before it: the operator may have raised its limits.
+    fn say_another_chance(&self, name: &str, prepared: &Prepared) {
+        let digest = &prepared.policy.reference.digest;
+        if self.last_good.as_ref().is_some_and(|files| files.was_set_aside(name, digest)) {
+            tracing::warn!(
+                target: "backstop::alarm", policy = %name, %digest,
+                "policy was quarantined before this start, and has another chance now"
+            );
+        }
+    }
+
     async fn load_from_folder(&self, name: &str, present: &BTreeMap<String, Stamp>) -> Result<Prepared, Rejection> {
         let rejected = |error: &LoadError| Rejection::File(vec![self.problem(name, error)]);
         if !present.contains_key(name) {
@@ -384,14 +396,19 @@ impl Catalog {
         self.prepare(name, file.map_err(|error| rejected(&error))?).await
     }
 
-    /// The newest of the last good files that is still good.
+    /// The newest of the last good files that is still good; one that was set aside only if there is no other.
     async fn load_last_good(&self, name: &str) -> Option<Prepared> {
         let last_good = self.last_good.clone()?;
         let routes = self.users.get(name).cloned().unwrap_or_default();
-        for which in [Which::Serving, Which::Before] {
-            let (files, policy) = (last_good.clone(), name.to_owned());
-            let file = tokio::task::spawn_blocking(move || files.read(&policy, which)).await;
-            let Ok(Some(file)) = file else { continue };
+        let policy = name.to_owned();
+        let files = tokio::task::spawn_blocking(move || {
+            let files = [Which::Serving, Which::Before].into_iter().filter_map(|which| last_good.read(&policy, which));
+            let mut files: Vec<_> =
+                files.map(|file| (last_good.was_set_aside(&policy, &digest(&file)), file)).collect();
+            files.sort_by_key(|(was_set_aside, _)| *was_set_aside);
+            files
+        });
+        for (_, file) in files.await.unwrap_or_default() {
             if let Ok(prepared) = self.prepare_again(name, file, routes.clone()).await {
                 return Some(prepared);
             }

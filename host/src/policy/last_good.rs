@@ -10,11 +10,15 @@ use std::path::PathBuf;
 use super::load::{MAX_FILE, digest};
 use super::state_dir::write_whole;
 
-/// The folder of last good files: `NAME.wasm`, and `NAME.before.wasm`. A policy's name holds no dot.
+/// The folder of last good files: `NAME.wasm`, and `NAME.before.wasm`; and, in `NAME.quarantined`, the digests of those
+/// that were set aside. A policy's name holds no dot.
 #[derive(Clone, Debug)]
 pub(super) struct LastGood {
     folder: PathBuf,
 }
+
+/// Digests that are remembered of each policy.
+const MOST_SET_ASIDE: usize = 16;
 
 /// Which of the two.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,17 +36,44 @@ impl LastGood {
     }
 
     /// Writes down that `file` serves as the policy `name` now. What served until now is kept as the one before it,
-    /// if it proved itself; else it is dropped, and the one before it stays.
+    /// unless it was set aside, or never proved itself while another one waits there: then it is dropped.
     pub(super) fn serves(&self, name: &str, file: &[u8], proved_itself: bool) -> io::Result<()> {
-        let now = self.path(name, Which::Serving);
-        let until_now = self.read(name, Which::Serving);
-        if until_now.as_deref() == Some(file) {
-            return Ok(());
-        }
-        if until_now.is_some() && proved_itself {
-            fs::rename(&now, self.path(name, Which::Before))?;
+        let (now, before) = (self.path(name, Which::Serving), self.path(name, Which::Before));
+        if let Some(until_now) = self.read(name, Which::Serving) {
+            if until_now == file {
+                return Ok(());
+            }
+            if !self.was_set_aside(name, &digest(&until_now)) && (proved_itself || !before.exists()) {
+                fs::rename(&now, before)?;
+            }
         }
         write_whole(&now, &[file])
+    }
+
+    /// Writes down that the file with this digest was set aside, so that it is not taken for good later.
+    pub(super) fn set_aside(&self, name: &str, digest: &str) -> io::Result<()> {
+        let mut digests = self.quarantined(name);
+        if digests.iter().any(|known| known == digest) {
+            return Ok(());
+        }
+        digests.push(digest.to_owned());
+        // Only two files are kept, so older ones need not be known.
+        let from = digests.len().saturating_sub(MOST_SET_ASIDE);
+        write_whole(&self.list(name), &[digests[from..].join("\n").as_bytes()])
+    }
+
+    /// Whether the file with this digest was set aside, on whatever route.
+    pub(super) fn was_set_aside(&self, name: &str, digest: &str) -> bool {
+        self.quarantined(name).iter().any(|known| known == digest)
+    }
+
+    fn quarantined(&self, name: &str) -> Vec<String> {
+        let list = fs::read_to_string(self.list(name)).unwrap_or_default();
+        list.lines().map(str::to_owned).collect()
+    }
+
+    fn list(&self, name: &str) -> PathBuf {
+        self.folder.join(format!("{name}.quarantined"))
     }
 
     /// The file that serves or served; none when there is none, or none that can be read.
@@ -82,7 +113,7 @@ mod tests {
         for (serves, until_now_was_good, expected) in [
             ("a", true, [file("a"), None]),
             ("a", true, [file("a"), None]),
-            ("b", true, [file("b"), file("a")]),
+            ("b", false, [file("b"), file("a")]),
             ("c", false, [file("c"), file("a")]),
             ("d", true, [file("d"), file("c")]),
         ] {
@@ -93,5 +124,9 @@ mod tests {
         assert_eq!(files.other_than("orders", &[digest(b"x")]), file("d"));
         assert_eq!(files.other_than("orders", &[digest(b"d"), digest(b"c")]), None);
         assert_eq!(files.other_than("refunds", &[]), None);
+
+        files.set_aside("orders", &digest(b"d")).expect("written");
+        files.serves("orders", b"e", true).expect("written");
+        assert_eq!(kept(&files), [file("e"), file("c")], "what was set aside is not kept, whatever it did before");
     }
 }

@@ -20,7 +20,7 @@ mod subject;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
 
@@ -36,6 +36,9 @@ use crate::message::{Outcome, RouteName, VerdictKind};
 
 /// Different answers that are remembered, to know a new one.
 const MOST_HEARD: usize = 10_000;
+
+/// Kinds of answers that are counted for the report.
+const MOST_COUNTED: usize = 1000;
 
 /// How the laws are tried.
 #[derive(Clone, Debug)]
@@ -57,6 +60,8 @@ pub struct Report {
     pub asked: u32,
     /// The most fuel that one question took.
     pub most_fuel: u64,
+    /// What the policy answered, in words, and how often; the most frequent first. What is not among it was not tried.
+    pub answers: Vec<(String, u32)>,
 }
 
 /// What became of a law.
@@ -132,6 +137,7 @@ pub fn try_laws(respondent: &impl Respondent, known: Known<'_>, route: RouteName
     let laws = || Law::ALL.into_iter().filter(|law| !trial.without.contains(law));
     let mut standing: Vec<Standing> = laws().map(|law| Standing { law, held: 0, broken: None }).collect();
     let mut heard = HashSet::new();
+    let mut answers: HashMap<String, u32> = HashMap::new();
     let mut questions = known.questions(trial.seed, route);
     for index in 1..=trial.cases {
         let Some(generator) = &mut questions else { break };
@@ -142,11 +148,17 @@ pub fn try_laws(respondent: &impl Respondent, known: Known<'_>, route: RouteName
         for standing in standing.iter_mut().filter(|standing| standing.broken.is_none()) {
             standing.hold(respondent, &question, &hearing, known.interest, index);
         }
-        let words = format!("{}{:?}", saying::said(&hearing.answer), hearing.answer.log);
+        let said = saying::said(&hearing.answer);
+        if answers.len() < MOST_COUNTED || answers.contains_key(&said) {
+            *answers.entry(said.clone()).or_default() += 1;
+        }
+        let words = format!("{said}{:?}", hearing.answer.log);
         if heard.len() < MOST_HEARD && heard.insert(words) {
             generator.keep(&question);
         }
     }
+    report.answers = answers.into_iter().collect();
+    report.answers.sort_by(|(one, often), (other, oftener)| oftener.cmp(often).then_with(|| one.cmp(other)));
     report.findings = standing.into_iter().map(|standing| (standing.law, standing.finding(known.interest))).collect();
     report
 }

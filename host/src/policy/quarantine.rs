@@ -2,7 +2,8 @@
 //! same policy judges in its place; where there is none, the route's `on_policy_failure` decides, without asking.
 //!
 //! One route's quarantine leaves the policy's other routes alone: it may be this route's traffic that it cannot bear. A
-//! new file lifts it, and so does a restart, since the route's limits may have been raised.
+//! new file lifts it. A restart gives the same file another chance, since the route's limits may have been raised, and says
+//! so; but a file that was set aside is not taken for a good one any more.
 
 use std::sync::Arc;
 
@@ -75,7 +76,13 @@ impl Catalog {
         bad: Vec<String>,
     ) -> Option<Prepared> {
         let (last_good, policy) = (self.last_good.clone()?, name.to_owned());
-        let file = tokio::task::spawn_blocking(move || last_good.other_than(&policy, &bad)).await.ok()??;
+        let file = tokio::task::spawn_blocking(move || {
+            if let Some(Err(error)) = bad.last().map(|latest| last_good.set_aside(&policy, latest)) {
+                tracing::warn!(%policy, %error, "failed to write down that a policy was quarantined");
+            }
+            last_good.other_than(&policy, &bad)
+        });
+        let file = file.await.ok()??;
         self.prepare_again(name, file, vec![(route.clone(), binding.clone())]).await.ok()
     }
 }
@@ -131,6 +138,30 @@ mod tests {
         host.replace(&guest(STRICT));
         host.until("a new file lifts it", |host| ask(host, &orders).answer == Verdict::DeadLetter).await;
         assert_eq!(host.status().quarantines, []);
+        host.end().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_was_set_aside_is_not_taken_for_good_after_a_restart() {
+        let routes = || vec![bound("orders", json!(null))];
+        let host = Followed::start(routes()).await;
+        let (orders, good) = (route("orders"), host.status().digest);
+        host.replace(&guest("unreachable"));
+        host.until("the new file serves", |host| host.status().digest != good).await;
+        fail_until_quarantined(&host, &orders).await;
+        let (dir, state) = host.end().await;
+
+        // Broken while the host is down: the one that was set aside does not come back.
+        std::fs::write(dir.path().join("rough.wasm"), "not a policy").expect("written");
+        let host = Followed::start_in(dir, state, routes()).await.expect("it goes on");
+        assert_eq!((host.status().digest, ask(&host, &orders).answer), (good.clone(), Verdict::Accept));
+        let (dir, state) = host.end().await;
+
+        // Another bad one, found at a start: the good one stands in for it.
+        std::fs::write(dir.path().join("rough.wasm"), guest("(loop (br 0))")).expect("written");
+        let host = Followed::start_in(dir, state, routes()).await.expect("it starts");
+        fail_until_quarantined(&host, &orders).await;
+        assert_eq!(host.status().quarantines[0].stands_in, good);
         host.end().await;
     }
 

@@ -147,7 +147,11 @@ impl Catalog {
             // Written again as it was, or put back: nothing to do, and nothing wrong any more.
             let mut files = self.files();
             let state = files.entry(name.to_owned()).or_default();
+            let was_missed = state.stamp.is_none() || state.refusal.is_some();
             (state.stamp, state.refusal) = (Some(stamp), None);
+            if was_missed {
+                tracing::info!(policy = %name, %digest, "the policy's file is what serves again");
+            }
             return true;
         }
         match self.prepare(name, file).await {

@@ -22,7 +22,7 @@ pub(super) struct CandidateArgs {
     /// The policy's file.
     #[arg(value_name = "POLICY.wasm")]
     pub(super) file: PathBuf,
-    /// Its `policy_config`, as JSON or YAML: the text itself, or the name of a file that holds it.
+    /// Its `policy_config`, as JSON text, or the name of a JSON or YAML file.
     #[arg(long, value_name = "FILE|JSON")]
     pub(super) config: Option<String>,
     /// The fuel that one question may cost, as `policy_limits.fuel` of a route says. [default: 10000000]

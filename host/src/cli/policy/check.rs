@@ -15,6 +15,9 @@ use crate::policy::laws::{
     CounterExample, Dictionary, Finding, Known, Law, Report, Subject, Trial, UnknownLaw, try_laws,
 };
 
+/// The most frequent answers, which are shown.
+const ANSWERS_SHOWN: usize = 12;
+
 #[derive(clap::Args, Debug)]
 pub(super) struct Check {
     #[command(flatten)]
@@ -149,6 +152,14 @@ impl Check {
                 Outcome::Broken(found) => out!("  ✗ {law:<26}  broken: {}", found.how),
             }
         }
+        out!();
+        out!("what it answered:");
+        for (answer, times) in report.answers.iter().take(ANSWERS_SHOWN) {
+            out!("  {times:>6} × {answer}");
+        }
+        if let Some(others) = report.answers.len().checked_sub(ANSWERS_SHOWN).filter(|others| *others > 0) {
+            out!("         and {others} other answers");
+        }
         let broken = || told.iter().filter_map(Told::broken);
         for (law, found) in broken() {
             out!();
@@ -172,7 +183,7 @@ impl Check {
         }
         out!();
         match broken().next() {
-            None => out!("no law is broken"),
+            None => out!("no law is broken by these answers; what the policy never answered here was not tried"),
             Some((law, _)) => out!(
                 "{} broken: mend the policy, or say why the law is not meant for it: --without {law}='…'",
                 match broken().count() {

@@ -218,7 +218,7 @@ fn name(text: &str) -> Result<String, String> {
     if !first_fits || !text.bytes().all(fits) || text.ends_with('-') || text.len() > 64 {
         let close: String = text.to_ascii_lowercase().replace(['_', ' ', '.'], "-");
         let hint = if close != text && name(&close).is_ok() { format!(", such as `{close}`") } else { String::new() };
-        return Err(format!("a policy's name is 1 to 64 of a-z, 0-9 and '-', from a letter{hint}"));
+        return Err(format!("a policy's name is 1 to 64 of a-z, 0-9 and single '-' between them, from a letter{hint}"));
     }
     if text == "backstop" || text.starts_with("backstop-") {
         return Err("Backstop's own crates are called so: write a name without `backstop`".to_owned());

@@ -42,7 +42,7 @@ pub(super) struct Test {
     /// The case files.
     #[arg(required_unless_present = "schema", value_name = "CASES.yaml")]
     cases: Vec<PathBuf>,
-    /// Write what became of the cases as JUnit XML, too.
+    /// Write what became of the cases as JUnit XML, too; folders that are missing are made.
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
     /// Print the JSON Schema of case files instead.
@@ -56,6 +56,10 @@ impl Test {
             out!("{}", serde_json::to_string_pretty(&CaseFile::json_schema())?);
             return Ok(ExitCode::SUCCESS);
         };
+        if let Some(old) = &self.junit {
+            // A report of an earlier run would speak for this one, if this one comes to none.
+            let _ = std::fs::remove_file(old);
+        }
         let files = match read(&self.cases) {
             Ok(files) => files,
             Err(refused) => return Ok(refuse(&refused)),
@@ -77,10 +81,11 @@ impl Test {
             return Ok(refuse(&refused));
         }
         let report = cases::run(&candidate, &files);
-        if let Some(file) = &self.junit {
-            write(file, &report.junit())?;
-        }
         out!("{report}");
+        if let Some(Err(error)) = self.junit.as_deref().map(|file| write(file, &report.junit())) {
+            eprintln!("error: {error:#}");
+            return Ok(ExitCode::from(2));
+        }
         Ok(if report.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 }
