@@ -33,7 +33,11 @@ impl Cel {
         let mut env = Env::stdlib();
         env.add_overload("json_pointer", "json_pointer_string", vec![STRING_TYPE, STRING_TYPE], json_pointer)?;
         let code = match body {
-            Body::Whole => "body.?Response.?Error.?Code.orValue(null)",
+            Body::Whole => {
+                // With the optional syntax, `body.?Response`, every step would copy what it leads to.
+                "(body != null && has(body.Response) && has(body.Response.Error) && has(body.Response.Error.Code)
+                  ? body.Response.Error.Code : null)"
+            }
             Body::Pointer => "json_pointer(body, '/Response/Error/Code')",
         };
         let program = env.compile(&POLICY.replace("CODE", code)).map_err(|error| anyhow!("{error}"))?;
@@ -50,7 +54,10 @@ impl Peer for Cel {
         context.add_variable_as_val("headers", Box::new(CelMap::from(headers)));
         // `add_variable` would take a `serde_json::Value` as it is, and copy it three times on the way.
         let body = match self.body {
-            Body::Whole => value(serde_json::from_slice(question.body).unwrap_or(Json::Null)),
+            Body::Whole => {
+                let json = question.content().and_then(|body| serde_json::from_slice(body).ok());
+                json.map_or_else(|| Box::new(CelNull) as Box<dyn Val>, value)
+            }
             Body::Pointer => text(question.text()),
         };
         context.add_variable_as_val("body", body);

@@ -75,12 +75,13 @@ impl Peer for JavaScript {
                 headers.set(name, value)?;
             }
             let body: Value = match self.body {
-                Body::Whole => match ctx.json_parse(question.body) {
-                    Ok(body) => body,
-                    Err(_) => {
+                Body::Whole => match question.content().map(|body| ctx.json_parse(body)) {
+                    Some(Ok(body)) => body,
+                    Some(Err(_)) => {
                         ctx.catch();
                         Value::new_undefined(ctx.clone())
                     }
+                    None => Value::new_undefined(ctx.clone()),
                 },
                 Body::Pointer => JsString::from_str(ctx.clone(), question.text())?.into_value(),
             };

@@ -79,6 +79,11 @@ impl<'a> Question<'a> {
         WANTED.into_iter().zip(self.fields).filter_map(|(name, value)| Some((name, value?)))
     }
 
+    /// The body, unless it is empty: reading nothing as JSON would cost the peers an error to be thrown away.
+    fn content(&self) -> Option<&'a [u8]> {
+        Some(self.body).filter(|body| !body.is_empty())
+    }
+
     /// The body as text, empty if it is none.
     fn text(&self) -> &'a str {
         std::str::from_utf8(self.body).unwrap_or_default()

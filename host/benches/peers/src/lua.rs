@@ -6,7 +6,6 @@
 use std::cell::Cell;
 use std::rc::Rc;
 
-use anyhow::anyhow;
 use mlua::serde::{SerializeOptions, Serializer};
 use mlua::{Error, Function, HookTriggers, Lua as State, LuaOptions, LuaString, StdLib, Value, VmState};
 
@@ -72,11 +71,11 @@ impl Lua {
         Ok(Bytecode { policy, body })
     }
 
-    fn value(&self, json: &[u8]) -> anyhow::Result<Value> {
+    fn value(&self, json: &[u8]) -> Option<Value> {
         let options = SerializeOptions::new().set_array_metatable(false).serialize_unit_to_null(false);
         let to = Serializer::new_with_options(&self.state, options);
         let mut from = serde_json::Deserializer::from_slice(json);
-        serde_transcode::transcode(&mut from, to).map_err(|error| anyhow!("{error}"))
+        serde_transcode::transcode(&mut from, to).ok()
     }
 }
 
@@ -95,7 +94,7 @@ impl Peer for Lua {
             headers.raw_set(name, value)?;
         }
         let body = match self.body {
-            Body::Whole => self.value(question.body).unwrap_or(Value::Nil),
+            Body::Whole => question.content().and_then(|body| self.value(body)).unwrap_or(Value::Nil),
             Body::Pointer => Value::String(self.state.create_string(question.body)?),
         };
         self.budget.set(limits::OPERATIONS / STRIDE);

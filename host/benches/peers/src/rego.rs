@@ -56,7 +56,10 @@ impl Peer for Rego {
     fn judge(&mut self, question: &Question<'_>) -> anyhow::Result<Decision> {
         let headers: BTreeMap<Value, Value> =
             question.headers().map(|(name, value)| (name.into(), value.into())).collect();
-        let body = Value::from_json_str(question.text()).unwrap_or(Value::Null);
+        let body = match question.content() {
+            Some(_) => Value::from_json_str(question.text()).unwrap_or(Value::Null),
+            None => Value::Null,
+        };
         let input = BTreeMap::from([
             (self.status.clone(), u32::from(question.status).into()),
             (self.headers.clone(), headers.into()),

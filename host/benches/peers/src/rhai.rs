@@ -71,7 +71,10 @@ impl Peer for Rhai {
         let status = i64::from(question.status);
         let headers: Map = question.headers().map(|(name, value)| (name.into(), value.into())).collect();
         let body: Dynamic = match self.body {
-            Body::Whole => serde_json::from_slice(question.body).unwrap_or(Dynamic::UNIT),
+            Body::Whole => {
+                let json = question.content().and_then(|body| serde_json::from_slice(body).ok());
+                json.unwrap_or(Dynamic::UNIT)
+            }
             Body::Pointer => Dynamic::from_blob(question.body.to_vec()),
         };
         let mut scope = Scope::new();
