@@ -4,6 +4,8 @@
 //! cargo bench -p backstop --bench decide
 //! ```
 
+#![expect(unreachable_pub, reason = "what is in these modules is public where they are crates of their own")]
+
 use backstop::config::Isolation;
 use backstop::message::VerdictKind;
 use divan::Bencher;

@@ -108,7 +108,10 @@ impl Attempts {
             self.note(message, route, &late);
             return late;
         }
-        let made = match self.admit(message, &judge) {
+        let turn = judge.turn().await;
+        let admitted = self.admit(message, &judge);
+        drop(turn);
+        let made = match admitted {
             Ok(admitted) => self.attempt(message, route, &judge, terms, admitted).await,
             Err(refused) => *refused,
         };
@@ -225,6 +228,7 @@ impl Attempts {
         let now = self.clock.now().after(Duration::from_nanos(1));
 
         let view = view_of(&progress, route, now, sent.latency);
+        let turn = judge.turn().await;
         let asked = judge.judge(message, view, &sent.outcome);
         let mut provenance = admitted;
         add(&mut provenance, asked.provenance);
@@ -250,6 +254,7 @@ impl Attempts {
             (step.transition, step.progress) = (concluded.transition, concluded.progress);
             reason = exhausted_reason(exhaustion, reason);
         }
+        drop(turn);
         let refused_credentials = decision.verdict == Verdict::Reauthenticate && !progress.reauthenticated;
         if refused_credentials && envelope.renewable_credentials {
             // Whatever becomes of this message, the next one is not to be sent with them.

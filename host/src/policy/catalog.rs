@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use futures_util::future::join_all;
 use serde::Serialize;
 use serde_json::Value;
@@ -31,7 +32,7 @@ use crate::config::{PolicyBinding, PolicyLimits};
 use crate::message::RouteName;
 
 /// Files compiled at once.
-const COMPILING: usize = 2;
+pub(super) const COMPILING: usize = 2;
 
 /// The routes' judges, and the folder that their policies come from.
 pub struct Catalog {
@@ -40,12 +41,14 @@ pub struct Catalog {
     pub(super) sandbox: Arc<Sandbox>,
     /// Where good files are kept, if anywhere.
     pub(super) last_good: Option<LastGood>,
+    _state_lock: Option<Arc<std::fs::File>>,
     /// The routes of each policy.
     pub(super) users: BTreeMap<String, Vec<(RouteName, PolicyBinding)>>,
     pub(super) judges: ArcSwap<HashMap<RouteName, Arc<Judge>>>,
     standard: Arc<Judge>,
     files: Mutex<BTreeMap<String, FileState>>,
     compiling: Semaphore,
+    standing_in: Semaphore,
 }
 
 /// What became of one file.
@@ -188,6 +191,7 @@ impl Catalog {
                 Some(binding) => users.entry(binding.name.clone()).or_default().push((route, binding)),
             }
         }
+        let state_lock = state.as_ref().map(|state| Arc::clone(&state.lock));
         let (compiled, last_good) = state.map(|state| (state.compiled, state.last_good)).unzip();
         let sandbox = Sandbox::new(compiled).map_err(|error| {
             let routes = users.values().flatten().map(|(route, _)| route.clone()).collect();
@@ -199,11 +203,13 @@ impl Catalog {
             clock,
             sandbox: Arc::new(sandbox),
             last_good,
+            _state_lock: state_lock,
             users,
             judges: ArcSwap::from_pointee(judges),
             standard,
             files: Mutex::default(),
             compiling: Semaphore::new(COMPILING),
+            standing_in: Semaphore::new(1),
         };
         catalog.load_all().await?;
         Ok(catalog)
@@ -274,52 +280,66 @@ impl Catalog {
     /// Compiles `file`, which stands in the folder, and holds it against every route that uses it. If it is good it is
     /// kept as the last good one.
     pub(super) async fn prepare(&self, name: &str, file: Vec<u8>) -> Result<Prepared, Rejection> {
-        let last_good = self.last_good.clone();
-        let proved_itself = self.proved_itself(name);
+        let file = Bytes::from(file);
         let routes = self.users.get(name).cloned().unwrap_or_default();
-        let policy = name.to_owned();
-        self.prepare_aside(name, routes, move |sandbox, routes| {
-            let prepared = prepare(sandbox, &policy, &file, routes)?;
-            let kept = last_good.map(|last_good| last_good.serves(&policy, &file, proved_itself));
-            if let Some(Err(error)) = kept {
-                tracing::warn!(%policy, %error, "failed to keep the policy's file as the last good one");
-            }
-            Ok(prepared)
-        })
-        .await
+        let prepared = self.prepare_aside(&self.compiling, name, file.clone(), routes).await?;
+        self.keep_as_last_good(name, file).await;
+        Ok(prepared)
     }
 
-    /// Whether what serves as this policy did so well on some route, and was not set aside there. At a start nothing
-    /// serves yet, and what served when the host stopped is taken at its word.
-    fn proved_itself(&self, name: &str) -> bool {
+    /// Writes down that `file` is about to serve, and what of the files before it was set aside.
+    async fn keep_as_last_good(&self, name: &str, file: Bytes) {
+        let Some(last_good) = self.last_good.clone() else { return };
+        let proved_itself = self.proved_itself(name);
+        let judges = self.judges_of(name).into_iter().filter(|judge| judge.quarantined().is_some());
+        let set_aside: Vec<_> = judges.filter_map(|judge| judge.policy().map(|policy| policy.digest.clone())).collect();
+        let policy = name.to_owned();
+        let kept = tokio::task::spawn_blocking(move || {
+            set_aside.iter().try_for_each(|digest| last_good.set_aside(&policy, digest))?;
+            last_good.serves(&policy, &file, proved_itself)
+        });
+        if let Ok(Err(error)) = kept.await {
+            tracing::warn!(policy = name, %error, "failed to keep the policy's file as the last good one");
+        }
+    }
+
+    /// Who judges on the routes of this policy, as far as somebody does already.
+    fn judges_of(&self, name: &str) -> Vec<Arc<Judge>> {
         let judges = self.judges.load();
         let routes = self.users.get(name).map_or(&[][..], Vec::as_slice);
-        let mut serving = routes.iter().filter_map(|(route, _)| judges.get(route)).peekable();
-        serving.peek().is_none() || serving.any(|judge| judge.proved_itself() && judge.quarantined().is_none())
+        routes.iter().filter_map(|(route, _)| judges.get(route).cloned()).collect()
     }
 
-    /// Compiles a `file` that was good once, and holds it against these routes.
+    /// Whether what serves as this policy does so well on some route, and was not set aside there. At a start nothing
+    /// serves yet, and what served when the host stopped is taken at its word.
+    fn proved_itself(&self, name: &str) -> bool {
+        let serving = self.judges_of(name);
+        serving.is_empty() || serving.iter().any(|judge| judge.proved_itself() && judge.quarantined().is_none())
+    }
+
+    /// Compiles a file that was good once, and holds it against these routes. It waits for no file of the folder's: a
+    /// policy that fails is not to be stood in for later because another one takes long to compile.
     pub(super) async fn prepare_again(
         &self,
         name: &str,
         file: Vec<u8>,
         routes: Vec<(RouteName, PolicyBinding)>,
     ) -> Result<Prepared, Rejection> {
-        let policy = name.to_owned();
-        self.prepare_aside(name, routes, move |sandbox, routes| prepare(sandbox, &policy, &file, routes)).await
+        self.prepare_aside(&self.standing_in, name, file.into(), routes).await
     }
 
-    /// Does what blocks off the async threads, and no more of it at once than [`COMPILING`].
+    /// Does what blocks off the async threads, and no more of it at once than `permits` allow.
     async fn prepare_aside(
         &self,
+        permits: &Semaphore,
         name: &str,
+        file: Bytes,
         routes: Vec<(RouteName, PolicyBinding)>,
-        prepare: impl FnOnce(&Arc<Sandbox>, &[(RouteName, PolicyBinding)]) -> Result<Prepared, Rejection> + Send + 'static,
     ) -> Result<Prepared, Rejection> {
         // The semaphore is never closed, so waiting on it cannot fail.
-        let _permit = self.compiling.acquire().await.ok();
-        let sandbox = Arc::clone(&self.sandbox);
-        let prepared = tokio::task::spawn_blocking(move || prepare(&sandbox, &routes)).await;
+        let _permit = permits.acquire().await.ok();
+        let (sandbox, policy) = (Arc::clone(&self.sandbox), name.to_owned());
+        let prepared = tokio::task::spawn_blocking(move || prepare(&sandbox, &policy, &file, &routes)).await;
         prepared.unwrap_or_else(|panic| {
             Err(Rejection::File(vec![self.problem(name, &LoadError::Compile(panic.to_string()))]))
         })

@@ -98,6 +98,10 @@ impl CompiledCode {
 
 /// The code in a file that we wrote, whole, for this engine; otherwise none.
 fn load(engine: &Engine, entry: &Path) -> Option<Component> {
+    // Reading a pipe would wait for its other end.
+    if !fs::symlink_metadata(entry).ok()?.is_file() {
+        return None;
+    }
     let file = fs::read(entry).ok()?;
     let (sum, code) = file.split_at_checked(SUM)?;
     if Sha256::digest(code)[..] != *sum {

@@ -39,9 +39,9 @@ impl Health {
         self.set_aside.get().map(String::as_str)
     }
 
-    /// Whether it ever answered in service.
+    /// Whether it answered in service, the last time it was asked.
     pub(super) fn proved_itself(&self) -> bool {
-        self.proved_itself.load(Ordering::Relaxed)
+        self.proved_itself.load(Ordering::Relaxed) && self.failures_in_a_row.load(Ordering::Relaxed) == 0
     }
 }
 

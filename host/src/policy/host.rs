@@ -33,13 +33,12 @@ impl Host {
     }
 
     /// Keeps a line, within the bounds.
-    pub(super) fn log(&mut self, level: LogLevel, mut text: String) {
+    pub(super) fn log(&mut self, level: LogLevel, text: String) {
         if self.log.len() >= LOG_LINES {
             self.lines_dropped = self.lines_dropped.saturating_add(1);
             return;
         }
-        truncate(&mut text, LOG_LINE);
-        self.log.push(LogLine { level, text });
+        self.log.push(LogLine { level, text: one_line(text, LOG_LINE) });
     }
 
     /// What the contract's `attribute` answers for `key`.

@@ -3,11 +3,13 @@
 //! It always answers. What a broken policy would have said is then said by the route's `on_policy_failure`, and the
 //! answer's provenance says why.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::{HeaderMap, StatusCode};
 use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::failure::{Failure, Unusable};
 use super::guest::{Guest, Reply};
@@ -24,9 +26,13 @@ use crate::message::{
     Admission, Decision, Fallback, Fault, Message, Outcome, PolicyRef, Provenance, Response, Scope, Silence, Verdict,
 };
 
+/// What a question may take, lately and on average, before questions of its policy take turns.
+const SLOW: Duration = Duration::from_millis(1);
+
 /// Asks on behalf of one route. Questions are answered on the calling thread: a decision takes a microsecond, and at
-/// most the time the route allows its policy. Where that is more than the default, the other tasks of a
-/// multi-threaded runtime are moved off the thread first, so that no route but its own pays for it.
+/// most the time the route allows its policy. Where a policy was seen to take long, or may take longer than the default,
+/// the other tasks of a multi-threaded runtime are moved off the thread first; and those seen to take long wait for their
+/// [`turn`](Judge::turn), so that no route but their own pays for it.
 pub struct Judge {
     interest: Interest,
     bench: Option<Arc<Bench>>,
@@ -54,6 +60,17 @@ struct Bench {
     health: Health,
     /// Whether a question may take longer than an async thread can be kept.
     may_be_slow: bool,
+    /// What questions took lately, in nanoseconds: a moving average over some eight of them.
+    lately: AtomicU64,
+    /// One at a time, before it stands in line with other routes' policies.
+    turns: Semaphore,
+}
+
+/// The right to ask a policy that takes long; given back when dropped.
+#[derive(Debug)]
+pub struct Turn<'j> {
+    _on_the_route: SemaphorePermit<'j>,
+    _on_the_host: SemaphorePermit<'j>,
 }
 
 impl Judge {
@@ -85,6 +102,9 @@ impl Judge {
             most_idle,
             health: Health::default(),
             may_be_slow: may_be_slow(&binding.limits),
+            // Until it has shown otherwise.
+            lately: AtomicU64::new(if may_be_slow(&binding.limits) { 2 * nanoseconds(SLOW) } else { 0 }),
+            turns: Semaphore::new(1),
         };
         bench.keep(guest);
         Ok(Self { interest, bench: Some(Arc::new(bench)) })
@@ -108,6 +128,16 @@ impl Judge {
     /// Whether its policy ever answered in service.
     pub(super) fn proved_itself(&self) -> bool {
         self.bench.as_ref().is_some_and(|bench| bench.health.proved_itself())
+    }
+
+    /// Waits until the policy may be asked, where it was seen to take long: such questions are asked one by one on each
+    /// route, and leave a core to everything else. Hold what this returns while asking. None for a policy that is quick.
+    pub async fn turn(&self) -> Option<Turn<'_>> {
+        let bench = self.bench.as_ref().filter(|bench| bench.is_slow())?;
+        // Neither semaphore is ever closed.
+        let on_the_route = bench.turns.acquire().await.ok()?;
+        let on_the_host = bench.sandbox.turns().acquire().await.ok()?;
+        Some(Turn { _on_the_route: on_the_route, _on_the_host: on_the_host })
     }
 
     /// Should `message` be sent at all? A policy that fails here lets it pass, unless the route puts such messages aside.
@@ -159,11 +189,21 @@ impl Bench {
             let failures = self.binding.limits.failures;
             return Reply::without_asking(Failure::Quarantined { failures, why: why.to_owned() });
         }
-        if self.may_be_slow && on_many_threads() {
+        if (self.may_be_slow || self.is_slow()) && on_many_threads() {
             tokio::task::block_in_place(|| self.ask_here(message, question))
         } else {
             self.ask_here(message, question)
         }
+    }
+
+    fn is_slow(&self) -> bool {
+        self.health.set_aside().is_none() && self.lately.load(Ordering::Relaxed) > nanoseconds(SLOW)
+    }
+
+    /// Notes what a question took. Two at once may lose one of their notes.
+    fn note(&self, took: Duration) {
+        let lately = self.lately.load(Ordering::Relaxed);
+        self.lately.store(lately - lately / 8 + nanoseconds(took) / 8, Ordering::Relaxed);
     }
 
     /// Puts a question to an instance, and keeps the instance for the next one if it did well.
@@ -185,6 +225,7 @@ impl Bench {
         };
         let about = self.reads_attributes.then_some(message);
         let reply = guest.ask(limits, about, question);
+        self.note(reply.took);
         if reply.result.is_ok() {
             self.keep(guest);
         } else {
@@ -271,6 +312,11 @@ fn sayable(failure: Failure, binding: &PolicyBinding) -> Failure {
     if binding.holds_secret { failure.without_words() } else { failure }
 }
 
+fn nanoseconds(length: Duration) -> u64 {
+    // Half of what there is, so that sums of them stay within it.
+    u64::try_from(length.as_nanos()).unwrap_or(u64::MAX).min(u64::MAX / 2)
+}
+
 /// Whether a route allows its policy more than what no other route notices.
 fn may_be_slow(limits: &PolicyLimits) -> bool {
     let default = PolicyLimits::default();
@@ -326,6 +372,29 @@ mod tests {
     use super::*;
     use crate::clock::{Clock as _, SystemClock};
     use crate::policy::tests::{answered, attempt, binding, guest, message};
+
+    #[tokio::test]
+    async fn a_policy_that_takes_long_is_asked_in_turns_and_a_quick_one_at_once() {
+        use futures_util::FutureExt as _;
+
+        let sandbox = Arc::new(Sandbox::new(None).expect("a sandbox"));
+        let looping = guest("(loop (br 0))");
+        let bind = |binding: &PolicyBinding| {
+            let policy = Arc::new(Policy::from_bytes(&sandbox, &looping).expect("it loads"));
+            Judge::bind(&sandbox, &policy, binding).expect("it serves")
+        };
+        let (slow, quick) = (bind(&binding()), bind(&binding()));
+        assert!(slow.turn().await.is_none(), "it has not been slow yet");
+        // Ten million instructions take some milliseconds, each time.
+        for _ in 0..3 {
+            assert!(slow.judge(&message(), attempt(2), &answered(503)).provenance.failure.is_some());
+        }
+        let turn = slow.turn().await;
+        assert!(turn.is_some() && slow.turn().now_or_never().is_none(), "the next one waits");
+        assert!(quick.turn().now_or_never().is_some_and(|turn| turn.is_none()), "another route does not");
+        drop(turn);
+        assert!(slow.turn().now_or_never().is_some());
+    }
 
     #[tokio::test]
     async fn an_instance_that_was_thrown_away_is_replaced_before_the_next_question() {

@@ -82,10 +82,10 @@ impl LastGood {
         (file.len() <= MAX_FILE).then_some(file)
     }
 
-    /// The newest file whose digest is none of the `bad` ones.
-    pub(super) fn other_than(&self, name: &str, bad: &[String]) -> Option<Vec<u8>> {
-        let mut files = [Which::Serving, Which::Before].into_iter().filter_map(|which| self.read(name, which));
-        files.find(|file| !bad.contains(&digest(file)))
+    /// The files whose digests are none of the `bad` ones, the newest first.
+    pub(super) fn others_than(&self, name: &str, bad: &[String]) -> Vec<Vec<u8>> {
+        let files = [Which::Serving, Which::Before].into_iter().filter_map(|which| self.read(name, which));
+        files.filter(|file| !bad.contains(&digest(file))).collect()
     }
 
     fn path(&self, name: &str, which: Which) -> PathBuf {
@@ -120,10 +120,10 @@ mod tests {
             files.serves("orders", serves.as_bytes(), until_now_was_good).expect("written");
             assert_eq!(kept(&files), expected, "after {serves}");
         }
-        assert_eq!(files.other_than("orders", &[digest(b"d")]), file("c"));
-        assert_eq!(files.other_than("orders", &[digest(b"x")]), file("d"));
-        assert_eq!(files.other_than("orders", &[digest(b"d"), digest(b"c")]), None);
-        assert_eq!(files.other_than("refunds", &[]), None);
+        assert_eq!(files.others_than("orders", &[digest(b"d")]), [b"c"]);
+        assert_eq!(files.others_than("orders", &[digest(b"x")]), [b"d", b"c"]);
+        assert!(files.others_than("orders", &[digest(b"d"), digest(b"c")]).is_empty());
+        assert!(files.others_than("refunds", &[]).is_empty());
 
         files.set_aside("orders", &digest(b"d")).expect("written");
         files.serves("orders", b"e", true).expect("written");

@@ -47,6 +47,24 @@ impl Catalog {
         bad.push(policy.digest.clone());
         let stand_in = self.last_good_but(name, route, binding, bad).await;
         let stands_in = stand_in.as_ref().map(|prepared| prepared.policy.reference.digest.clone());
+        {
+            let mut files = self.files();
+            if !Arc::ptr_eq(&self.judge(route), judge) {
+                // A new file was swapped in meanwhile.
+                return;
+            }
+            if let Some(prepared) = &stand_in {
+                self.put_in_place(prepared);
+            }
+            let quarantine = Quarantine {
+                route: route.clone(),
+                digest: policy.digest.clone(),
+                at: self.clock.now(),
+                why: why.to_owned(),
+                stands_in: stands_in.clone(),
+            };
+            files.entry(name.to_owned()).or_default().quarantines.push(quarantine);
+        }
         tracing::error!(
             target: "backstop::alarm", policy = %name, %route, digest = policy.digest, version = policy.version, why,
             stands_in = stands_in.as_deref().unwrap_or("none"),
@@ -54,17 +72,6 @@ impl Catalog {
             binding.limits.failures,
             if stands_in.is_some() { "its last good version judges" } else { "`on_policy_failure` decides" },
         );
-        if let Some(prepared) = &stand_in {
-            self.put_in_place(prepared);
-        }
-        let quarantine = Quarantine {
-            route: route.clone(),
-            digest: policy.digest.clone(),
-            at: self.clock.now(),
-            why: why.to_owned(),
-            stands_in,
-        };
-        self.files().entry(name.to_owned()).or_default().quarantines.push(quarantine);
     }
 
     /// The newest of the policy's last good files that is none of the `bad` ones and suits the route.
@@ -76,14 +83,22 @@ impl Catalog {
         bad: Vec<String>,
     ) -> Option<Prepared> {
         let (last_good, policy) = (self.last_good.clone()?, name.to_owned());
-        let file = tokio::task::spawn_blocking(move || {
+        let files = tokio::task::spawn_blocking(move || {
             if let Some(Err(error)) = bad.last().map(|latest| last_good.set_aside(&policy, latest)) {
                 tracing::warn!(%policy, %error, "failed to write down that a policy was quarantined");
             }
-            last_good.other_than(&policy, &bad)
+            last_good.others_than(&policy, &bad)
         });
-        let file = file.await.ok()??;
-        self.prepare_again(name, file, vec![(route.clone(), binding.clone())]).await.ok()
+        for file in files.await.unwrap_or_default() {
+            match self.prepare_again(name, file, vec![(route.clone(), binding.clone())]).await {
+                Ok(prepared) => return Some(prepared),
+                Err(rejection) => {
+                    let why: Vec<_> = rejection.problems().iter().map(ToString::to_string).collect();
+                    tracing::warn!(policy = name, %route, why = %why.join("; "), "a last good file does not serve any more");
+                }
+            }
+        }
+        None
     }
 }
 

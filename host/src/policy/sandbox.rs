@@ -12,7 +12,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use wasmtime::component::Component;
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, ResourceLimiter};
 
@@ -54,6 +54,7 @@ pub(super) struct Sandbox {
     slots: Arc<AtomicUsize>,
     compiled: Option<CompiledCode>,
     attention: Notify,
+    turns: Semaphore,
     aside: Aside,
     _ticker: Ticker,
 }
@@ -75,7 +76,10 @@ impl Sandbox {
         let ticker = Ticker::start(engine.clone()).map_err(SandboxError::Thread)?;
         let aside = Aside::start().map_err(SandboxError::Thread)?;
         let slots = Arc::new(AtomicUsize::new(0));
-        Ok(Self { engine, slots, compiled, attention: Notify::new(), aside, _ticker: ticker })
+        // Questions that take long leave a core to everything else, where there is more than one.
+        let cores = thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let turns = Semaphore::new(cores.saturating_sub(1).max(1));
+        Ok(Self { engine, slots, compiled, attention: Notify::new(), turns, aside, _ticker: ticker })
     }
 
     /// Compiles a component, or finds it compiled already.
@@ -90,6 +94,11 @@ impl Sandbox {
     /// Raised when a policy was set aside, for whoever can put another one in its place.
     pub(super) const fn attention(&self) -> &Notify {
         &self.attention
+    }
+
+    /// The turns of questions that take long, over all policies.
+    pub(super) const fn turns(&self) -> &Semaphore {
+        &self.turns
     }
 
     /// Does `job` soon, on a thread of the sandbox's own; not at all when [`JOBS`] wait already.

@@ -4,9 +4,10 @@
 //! unless it belongs to the host's own user and nobody else can write to it. Nothing is ever loaded from it that a
 //! file in `policies/` did not become on this host first.
 
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::compiled::CompiledCode;
 use super::last_good::LastGood;
@@ -16,6 +17,8 @@ use super::last_good::LastGood;
 pub struct StateDir {
     pub(super) compiled: CompiledCode,
     pub(super) last_good: LastGood,
+    /// Held for as long as the host may use the folder; the system gives it back if the host crashes.
+    pub(super) lock: Arc<File>,
 }
 
 /// Why a folder cannot be the host's own.
@@ -38,6 +41,9 @@ pub enum StateDirError {
         /// Its permission bits.
         mode: u32,
     },
+    /// Another host uses it.
+    #[error("another host uses {path}: name another folder for this one, such as `state: ./.backstop-2`", path = .0.display())]
+    InUse(PathBuf),
     /// It is another user's.
     #[error("{path} belongs to another user, and what is there runs as the host: name a folder of the host's own", path = .0.display())]
     Foreign(PathBuf),
@@ -53,7 +59,17 @@ impl StateDir {
         for folder in [path, &compiled, &last_good] {
             make_private(folder)?;
         }
-        Ok(Self { compiled: CompiledCode::new(compiled), last_good: LastGood::new(last_good) })
+        let failed = |error| StateDirError::Write(path.to_owned(), error);
+        let lock = File::create(path.join("lock")).map_err(failed)?;
+        lock.try_lock().map_err(|error| match error {
+            TryLockError::WouldBlock => StateDirError::InUse(path.to_owned()),
+            TryLockError::Error(error) => failed(error),
+        })?;
+        for folder in [&compiled, &last_good] {
+            sweep(folder).map_err(failed)?;
+        }
+        let lock = Arc::new(lock);
+        Ok(Self { lock, compiled: CompiledCode::new(compiled), last_good: LastGood::new(last_good) })
     }
 }
 
@@ -86,7 +102,7 @@ fn make_private(folder: &Path) -> Result<(), StateDirError> {
         }
     }
     drop(probe);
-    sweep(folder).map_err(failed)
+    Ok(())
 }
 
 /// Removes what a crash left half-written.
@@ -94,8 +110,7 @@ fn sweep(folder: &Path) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         if entry.file_name().to_string_lossy().starts_with(HALF_WRITTEN) {
-            // Another host may have been quicker.
-            let _ = fs::remove_file(entry.path());
+            fs::remove_file(entry.path())?;
         }
     }
     Ok(())
@@ -140,6 +155,16 @@ mod tests {
             assert!(matches!(&refused, StateDirError::Shared { path, .. } if *path == folder), "{refused}");
             fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).expect("set");
         }
+    }
+
+    #[test]
+    fn two_hosts_do_not_share_a_folder() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let first = StateDir::open(dir.path()).expect("it is free");
+        let refused = StateDir::open(dir.path()).expect_err("it is in use");
+        assert!(matches!(refused, StateDirError::InUse(_)), "{refused}");
+        drop(first);
+        StateDir::open(dir.path()).expect("it is free again");
     }
 
     #[test]

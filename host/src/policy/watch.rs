@@ -9,11 +9,12 @@ use std::fs::Metadata;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use futures_util::stream::{self, StreamExt as _};
 use notify::{RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::catalog::{Catalog, FileState, Refusal, names_in};
+use super::catalog::{COMPILING, Catalog, FileState, Refusal, names_in};
 use super::load::{LoadError, digest, read};
 
 /// How often the folder is looked at without a notice.
@@ -53,8 +54,24 @@ const fn inode(_: &Metadata) -> u64 {
 type Unsettled = BTreeMap<String, Option<Stamp>>;
 
 impl Catalog {
-    /// Follows the folder until `stop` is cancelled. Runs once.
+    /// Follows the folder, and finds what stands in for policies that are set aside, until `stop` is cancelled. Runs
+    /// once.
     pub async fn run(&self, stop: CancellationToken) {
+        // Two loops: a file that takes long to compile keeps no good one from standing in.
+        tokio::join!(self.follow(stop.clone()), self.watch_over(stop));
+    }
+
+    async fn watch_over(&self, stop: CancellationToken) {
+        while stop.run_until_cancelled(self.stand_in()).await.is_some() {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.clock.sleep(RESCAN) => {}
+                () = self.sandbox.attention().notified() => {}
+            }
+        }
+    }
+
+    async fn follow(&self, stop: CancellationToken) {
         // One notice waiting is as good as many.
         let (notice, mut notices) = mpsc::channel(1);
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
@@ -72,22 +89,14 @@ impl Catalog {
         }
         let mut unsettled = Unsettled::new();
         // The first look is at once, for what changed before there were notices.
-        while stop.run_until_cancelled(self.look(&mut unsettled)).await.is_some() {
+        while stop.run_until_cancelled(self.rescan(&mut unsettled)).await.is_some() {
             let pause = if unsettled.is_empty() { RESCAN } else { SETTLE };
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = self.clock.sleep(pause) => {}
-                // A file that is still unsettled gets its time; what asks for attention is then looked at as well.
-                () = self.sandbox.attention().notified(), if unsettled.is_empty() => {}
                 Some(()) = notices.recv(), if unsettled.is_empty() => {}
             }
         }
-    }
-
-    /// Looks once at what there is to do: at the folder, and at policies that were set aside.
-    async fn look(&self, unsettled: &mut Unsettled) {
-        self.stand_in().await;
-        self.rescan(unsettled).await;
     }
 
     /// Looks at the folder once, and deals with the files that changed and have held still since the last look.
@@ -95,6 +104,7 @@ impl Catalog {
         let dir = self.dir.clone();
         let Ok(present) = tokio::task::spawn_blocking(move || names_in(&dir)).await else { return };
         self.note_unused(&present);
+        let mut settled = Vec::new();
         for name in self.users.keys() {
             let (now, known) = (present.get(name).copied(), self.files().get(name).and_then(|file| file.stamp));
             if now == known {
@@ -102,15 +112,26 @@ impl Catalog {
             } else if unsettled.get(name) != Some(&now) {
                 unsettled.insert(name.clone(), now);
             } else if let Some(stamp) = now {
-                if self.consider(name, stamp).await {
-                    unsettled.remove(name);
-                }
+                settled.push((name.clone(), stamp));
             } else {
                 unsettled.remove(name);
                 self.files().entry(name.clone()).or_default().stamp = None;
                 tracing::warn!(policy = %name, "its file is gone; the policy as it was loaded serves on");
             }
         }
+        let considered = settled.into_iter().map(|(name, stamp)| self.consider_by_name(name, stamp));
+        // As many as may be compiled at once, so that no more files than that are in memory.
+        let mut considered = stream::iter(considered).buffer_unordered(COMPILING);
+        while let Some((name, held_still)) = considered.next().await {
+            if held_still {
+                unsettled.remove(&name);
+            }
+        }
+    }
+
+    async fn consider_by_name(&self, name: String, stamp: Stamp) -> (String, bool) {
+        let held_still = self.consider(&name, stamp).await;
+        (name, held_still)
     }
 
     /// Keeps the list of files that no route uses.
