@@ -24,7 +24,7 @@ pub(crate) fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, serde_json::Er
 }
 
 /// The text in a JSON body that `pointer` leads to.
-pub(crate) fn json_text<'a>(body: &'a [u8], pointer: &str) -> Option<Cow<'a, str>> {
+pub fn json_text<'a>(body: &'a [u8], pointer: &str) -> Option<Cow<'a, str>> {
     scan::text(scan::find(body, pointer)?)
 }
 

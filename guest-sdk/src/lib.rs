@@ -131,7 +131,7 @@ pub use bindings::backstop::policy::types::{
     Admission, Answer, Attempt, Decision, Fallback, Fault, Hooks, Interest, Level, Manifest, Message, Outcome,
     Response, Retry, Scope, Settlement, Verdict,
 };
-pub use body::json_pointer;
+pub use body::{json_pointer, json_text};
 pub use decision::{
     accept, answer, dead_letter, drop_message, fall_back_to_route, give_up, reauthenticate, retry, retry_after,
 };

@@ -4,7 +4,7 @@
 //! of one instance and once of a fresh one, because a policy must be a pure function: where the answers differ the
 //! case fails, whatever they are.
 //!
-//! The way of a case: `raw` is what its file says, `read` makes it a [`Case`] that cannot be wrong, `ask` puts it to
+//! The way of a case: `raw` is what its file says, `read` makes it a `Case` that cannot be wrong, `ask` puts it to
 //! the policy, `compare` finds the differences, and a [`Report`] tells them to a person, or as JUnit XML.
 //!
 //! Refused, with every mistake in one go: unknown keys, expectations that belong to another question, and cases that

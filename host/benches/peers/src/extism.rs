@@ -99,7 +99,7 @@ fn build() -> anyhow::Result<Vec<u8>> {
         .arg("--target-dir")
         .arg(&target)
         // Backstop's policies are built with the same flags.
-        .env("CARGO_ENCODED_RUSTFLAGS", "-C\u{1f}link-arg=-zstack-size=65536")
+        .env("CARGO_ENCODED_RUSTFLAGS", "-C\u{1f}link-arg=-zstack-size=65536\u{1f}-C\u{1f}target-feature=+simd128")
         .status()
         .context("failed to run cargo")?;
     ensure!(built.success(), "the plugin did not build: see above");

@@ -134,8 +134,5 @@ impl Decision {
 
 /// The text at this JSON Pointer: what the host offers contestants that read the body with [`Body::Pointer`].
 fn text_at(body: &[u8], pointer: &str) -> Option<String> {
-    match backstop_sdk::json_pointer(body, pointer) {
-        Ok(Some(serde_json::Value::String(text))) => Some(text),
-        _ => None,
-    }
+    backstop_sdk::json_text(body, pointer).map(std::borrow::Cow::into_owned)
 }

@@ -3,7 +3,6 @@
 use backstop_sdk::standard::{Class, classify, reason};
 use extism_pdk::{FnResult, Msgpack, plugin_fn};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 /// What the host asks.
 #[derive(Deserialize)]
@@ -43,8 +42,7 @@ fn decide(asked: &Asked<'_>) -> Answered {
     if header("x-vendor-state") == Some("maintenance") {
         return answer("retry-destination", Some(600), "vendor in maintenance");
     }
-    let code = backstop_sdk::json_pointer(asked.body, "/Response/Error/Code").ok().flatten();
-    match code.as_ref().and_then(Value::as_str) {
+    match backstop_sdk::json_text(asked.body, "/Response/Error/Code").as_deref() {
         None => answer("accept", None, "success"),
         Some("InternalError" | "RequestLimitExceeded") => {
             match header("retry-after").and_then(|after| after.parse().ok()) {
