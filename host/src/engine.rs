@@ -107,18 +107,19 @@ impl Engine {
         // A name of its own for every start: what an earlier one held is free again.
         let owner = Owner(MessageId::new(now).to_string());
 
-        let bindings = config.routes.values().map(|route| (route.name.clone(), route.policy.clone()));
-        let state = match config.state.clone() {
-            Some(folder) => Some(aside(move || StateDir::open(&folder)).await??),
-            None => None,
-        };
-        let catalog = Arc::new(Catalog::open(&config.policies, state, bindings, Arc::clone(&clock)).await?);
+        // The database is locked first: a second host started by mistake changes nothing.
         let StoreUrl::Sqlite(path) = &config.store;
         let store_error = |source| StartError::Store { path: path.display().to_string(), source };
         let store = {
             let path = path.clone();
             Arc::new(aside(move || SqliteStore::open(&path)).await?.map_err(store_error)?)
         };
+        let bindings = config.routes.values().map(|route| (route.name.clone(), route.policy.clone()));
+        let state = match config.state.clone() {
+            Some(folder) => Some(aside(move || StateDir::open(&folder)).await??),
+            None => None,
+        };
+        let catalog = Arc::new(Catalog::open(&config.policies, state, bindings, Arc::clone(&clock)).await?);
         let recovered = store.recover(owner.clone(), now).await.map_err(store_error)?;
         let tally = store.tally().await.map_err(store_error)?;
         let holds = Arc::new(Holds::new(store.holds(now).await.map_err(store_error)?));
