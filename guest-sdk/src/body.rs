@@ -23,7 +23,10 @@ pub(crate) fn json<T: DeserializeOwned>(body: &[u8]) -> Result<T, serde_json::Er
     serde_json::from_slice(body)
 }
 
-/// The text in a JSON body that `pointer` leads to.
+/// One text in a JSON body, by its JSON Pointer (RFC 6901); `None` if nothing is there, or no text.
+///
+/// The body is read up to that text and no further, and what the way leads past is not checked: see
+/// [`Outcome::json_text`](crate::Outcome::json_text).
 pub fn json_text<'a>(body: &'a [u8], pointer: &str) -> Option<Cow<'a, str>> {
     scan::text(scan::find(body, pointer)?)
 }

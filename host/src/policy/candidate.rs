@@ -85,7 +85,7 @@ impl Candidate {
     /// # Errors
     /// Why no route could use it so.
     pub fn judge(&self, config: &Value, limits: PolicyLimits, isolation: Isolation) -> Result<Judge, Unfit> {
-        let violations = self.policy.schema.as_ref().map_or_else(Vec::new, |schema| schema.violations(config));
+        let violations = self.policy.violations(config);
         if !violations.is_empty() {
             return Err(Unfit::Schema(violations));
         }

@@ -44,7 +44,7 @@ pub struct Catalog {
     _state_lock: Option<Arc<std::fs::File>>,
     /// The routes of each policy.
     pub(super) users: BTreeMap<String, Vec<(RouteName, PolicyBinding)>>,
-    pub(super) judges: ArcSwap<HashMap<RouteName, Arc<Judge>>>,
+    judges: ArcSwap<HashMap<RouteName, Arc<Judge>>>,
     standard: Arc<Judge>,
     files: Mutex<BTreeMap<String, FileState>>,
     compiling: Semaphore,
@@ -246,7 +246,7 @@ impl Catalog {
         let Some(policy) = served else {
             return whole(format!("no policy called `{name}` is loaded"));
         };
-        let violations = policy.schema.as_ref().map_or_else(Vec::new, |schema| schema.violations(config));
+        let violations = policy.violations(config);
         if !violations.is_empty() {
             return violations;
         }
@@ -475,7 +475,7 @@ fn prepare(
         let one = || vec![route.clone()];
         // Neither names a value that came from a variable or a file: the schema's violations are without the value
         // in any case, and `bind` withholds the policy's own words.
-        let violations = policy.schema.as_ref().map_or_else(Vec::new, |schema| schema.violations(&binding.config));
+        let violations = policy.violations(&binding.config);
         if !violations.is_empty() {
             misfits.extend(violations.into_iter().map(|wrong| problem(one(), wrong.pointer, wrong.message)));
             continue;

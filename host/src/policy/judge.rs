@@ -125,7 +125,7 @@ impl Judge {
         self.bench.as_ref().and_then(|bench| bench.health.set_aside())
     }
 
-    /// Whether its policy ever answered in service.
+    /// Whether its policy answered in service, the last time it was asked.
     pub(super) fn proved_itself(&self) -> bool {
         self.bench.as_ref().is_some_and(|bench| bench.health.proved_itself())
     }

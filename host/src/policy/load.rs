@@ -22,7 +22,7 @@ use super::failure::Failure;
 use super::guest::Guest;
 use super::host::one_line;
 use super::sandbox::{MAX_MEMORY, Sandbox, SandboxError, bytes};
-use super::schema::ConfigSchema;
+use super::schema::{ConfigSchema, Violation};
 use super::v0_1::{Contract, VERSION};
 use crate::config::PolicyLimits;
 use crate::message::PolicyRef;
@@ -234,6 +234,11 @@ impl Policy {
     /// Whether it can ask about the message being decided.
     pub(super) fn reads_attributes(&self) -> bool {
         self.imports.iter().any(|import| import == "attribute")
+    }
+
+    /// What its schema refuses of a configuration; nothing where it has none.
+    pub(super) fn violations(&self, config: &Value) -> Vec<Violation> {
+        self.schema.as_ref().map_or_else(Vec::new, |schema| schema.violations(config))
     }
 
     /// What it is, for people.

@@ -13,9 +13,9 @@ use http::header::{DATE, RETRY_AFTER};
 
 use super::super::Interest;
 use super::question::{Answer, Hook, Question, Said, Trouble};
-use super::saying::{decision_in_words, exact, said};
+use super::saying::{decision_in_words, said};
 use crate::backoff::RetryAfter;
-use crate::config::default_envelope;
+use crate::config::{default_envelope, show_duration};
 use crate::message::{Admission, Decision, LogLevel, Outcome, Verdict};
 
 /// How the SDK ends its warning that something was read which the policy did not ask to see.
@@ -183,8 +183,9 @@ impl Law {
             Self::NeverShortensRetryAfter => {
                 let demanded = demanded(question, interest)?;
                 let Verdict::Retry { after: Some(after), .. } = decision?.verdict else { return None };
-                (after < demanded)
-                    .then(|| format!("retry after {}, where {} is asked for", exact(after), exact(demanded)))
+                (after < demanded).then(|| {
+                    format!("retry after {}, where {} is asked for", show_duration(after), show_duration(demanded))
+                })
             }
             Self::GivesAReason => {
                 lacks_reason(&hearing.answer).then(|| format!("{}, and no reason", said(&hearing.answer)))

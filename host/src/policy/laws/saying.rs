@@ -2,7 +2,6 @@
 //! as a case for `backstop policy test`.
 
 use std::fmt::Write as _;
-use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -44,8 +43,8 @@ pub fn verdict_in_words(verdict: &Verdict) -> String {
     match verdict {
         Verdict::Accept => "accept".to_owned(),
         Verdict::Retry { after, scope } => {
-            let when =
-                after.map_or_else(|| "by the route's backoff".to_owned(), |after| format!("after {}", exact(after)));
+            let when = after
+                .map_or_else(|| "by the route's backoff".to_owned(), |after| format!("after {}", show_duration(after)));
             let whom = match scope {
                 Scope::Standard => "",
                 Scope::Message => ", for this message alone",
@@ -67,11 +66,6 @@ pub fn fallback_in_words(fallback: &Fallback) -> String {
         Fallback::Answer(answer) => format!("an answer of {} with {} bytes", answer.status, answer.body.len()),
         Fallback::Route(route) => format!("the route `{route}`"),
     }
-}
-
-/// A delay, which is in whole milliseconds wherever a policy names one. Years are beyond what anybody writes.
-pub fn exact(delay: Duration) -> String {
-    show_duration(delay)
 }
 
 /// The command line that asks `question` of the policy in `file`, under the configuration written as `config`. A body
@@ -108,7 +102,7 @@ pub fn command_line(question: &Question, file: &str, config: Option<&str>, body:
         }
         for (flag, length) in [("elapsed", attempt.elapsed), ("latency", attempt.latency)] {
             if !length.is_zero() {
-                add(flag, &exact(length));
+                add(flag, &show_duration(length));
             }
         }
         add("now", &attempt.now.as_millis().to_string());
@@ -193,8 +187,8 @@ pub fn case(question: &Question, name: &str, expected: VerdictKind) -> Option<St
     let attempt = json!({
         "number": attempt.number,
         "of": attempt.of,
-        "elapsed": exact(attempt.elapsed),
-        "latency": exact(attempt.latency),
+        "elapsed": show_duration(attempt.elapsed),
+        "latency": show_duration(attempt.latency),
         "now": attempt.now.to_string(),
         "reauthenticated": attempt.reauthenticated,
     });
