@@ -38,6 +38,8 @@ const SCAN_EVERY: Duration = Duration::from_secs(5);
 const CLAIM_PER_LANE: usize = 64;
 /// How long a lease lasts, and how often it is prolonged while its message is attempted.
 const LEASE: Duration = Duration::from_secs(30);
+/// How long a message that comes in is kept waiting for a permit before it is stored without.
+const PERMIT_WITHIN: Duration = Duration::from_millis(20);
 /// How long the queue waits after the store failed it, at first and at most.
 const STORE_RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
@@ -121,7 +123,7 @@ impl Queue {
         let at_once = !lane.has_backlog(now)
             && self.holds.held_until(&lane.destination, now).is_none()
             && !self.stop.is_cancelled();
-        let permit = if at_once { lane.try_permit() } else { None };
+        let permit = if at_once { self.permit_soon(lane).await } else { None };
         let entry = match permit {
             Some(_) => Entry::Leased(self.lease()),
             None => Entry::Queued { due: now },
@@ -136,6 +138,22 @@ impl Queue {
             }
         }
         Ok(offered)
+    }
+
+    /// A permit for a message that has nothing before it but attempts under way: waited for a moment, because a message
+    /// that is stored under a lease needs no claim, which costs the store more than everything else about it. That
+    /// also keeps a crowd of callers at the pace of their destination instead of building up a backlog.
+    async fn permit_soon(&self, lane: &Lane) -> Option<Permit> {
+        if let Some(permit) = lane.try_permit() {
+            return Some(permit);
+        }
+        let permit = tokio::select! {
+            permit = lane.permit() => permit?,
+            () = self.clock.sleep(PERMIT_WITHIN) => return None,
+            () = self.stop.cancelled() => return None,
+        };
+        // Meanwhile the destination may have asked for quiet.
+        self.holds.held_until(&lane.destination, self.clock.now()).is_none().then_some(permit)
     }
 
     /// Takes responsibility for a message whose caller waited in vain so far: it is queued with the attempts made.
