@@ -33,7 +33,7 @@ use crate::watch::Watch;
 use agenda::Agenda;
 pub use holds::Holds;
 pub use lane::{Lane, Permit};
-pub use lanes::{ByRoute, Lanes, Tally, lanes, open_by_route};
+pub use lanes::{ByRoute, Lanes, lanes};
 use lease::Leases;
 
 /// How long a lease lasts, and how often it is prolonged while its message is attempted.
@@ -110,7 +110,7 @@ impl Queue {
     /// A route that has not changed notices nothing. One that has goes on with its messages, its attempts in flight
     /// and, where their settings are the same, its rate, breaker and retry budget. One that is gone has its attempts in
     /// flight finished, and its messages stay in the store.
-    pub fn set_routes<'a>(&self, routes: impl IntoIterator<Item = &'a Arc<Route>>, open: &BTreeMap<RouteName, u64>) {
+    pub fn set_routes<'a>(&self, routes: impl IntoIterator<Item = &'a Arc<Route>>, open: &BTreeMap<String, u64>) {
         for name in self.lanes.set(routes, open) {
             if let Some(lane) = self.lanes.get(&name) {
                 self.welcome(&lane);
@@ -156,7 +156,8 @@ impl Queue {
             Some(_) => Entry::Leased(self.lease()),
             None => Entry::Queued { due: now },
         };
-        let acceptance = Acceptance { message: message.clone(), entry, attempts: Vec::new(), key, hold: None };
+        let acceptance =
+            Acceptance { message: message.clone(), entry, attempts: Vec::new(), key, hold: None, order: None };
         let offered = self.accept(&lane, acceptance).await?;
         if offered == Offered::Accepted {
             match permit {
@@ -180,8 +181,9 @@ impl Queue {
         key: Option<KeyClaim>,
     ) -> Result<Offered, StoreError> {
         let Some(lane) = self.lanes.get(&message.route) else { return Ok(Offered::Closed) };
-        let offered =
-            self.accept(&lane, Acceptance { message, entry: Entry::Queued { due }, attempts, key, hold }).await?;
+        let offered = self
+            .accept(&lane, Acceptance { message, entry: Entry::Queued { due }, attempts, key, hold, order: None })
+            .await?;
         if offered == Offered::Accepted {
             self.expect(&lane, due);
         }
@@ -197,11 +199,11 @@ impl Queue {
             return Ok(Offered::Saturated);
         }
         let accepted = self.store.accept(acceptance).await;
-        if !matches!(accepted, Ok(Accepted::Stored)) {
+        if !matches!(accepted, Ok(Accepted::Stored | Accepted::Behind)) {
             lane.leave();
         }
         Ok(match accepted? {
-            Accepted::Stored => Offered::Accepted,
+            Accepted::Stored | Accepted::Behind => Offered::Accepted,
             Accepted::Key(state) => Offered::Key(state),
         })
     }
@@ -216,10 +218,9 @@ impl Queue {
             let now = queue.clock.now();
             let redriven = queue.store.redrive(selection, now).await;
             let lanes = queue.lanes.all();
-            match queue.store.tally().await {
-                Ok(tally) => {
-                    let open = open_by_route(&tally);
-                    lanes.iter().for_each(|(name, lane)| lane.recount(open.get(name).copied().unwrap_or(0)));
+            match queue.store.backlog().await {
+                Ok(open) => {
+                    lanes.iter().for_each(|(name, lane)| lane.recount(open.get(name.as_str()).copied().unwrap_or(0)));
                 }
                 // The count is only a bound on intake; it is right again when the lane has been empty.
                 Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "could not count what waits"),

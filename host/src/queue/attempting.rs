@@ -61,6 +61,7 @@ impl Queue {
             then,
             progress: made.progress,
             hold: made.hold,
+            blocks: false,
         };
         let mut wait = STORE_RETRY.0;
         loop {

@@ -133,7 +133,7 @@ impl Queue {
         }
         // Forgotten before the claim: a message that is queued meanwhile says so again.
         lane.look();
-        Some((LaneClaim { route: lane.route.name.clone(), limit: permits.len() }, permits))
+        Some((LaneClaim { route: lane.route.name.clone(), limit: permits.len(), retries: permits.len() }, permits))
     }
 
     /// Claims, and starts what was claimed.
@@ -152,9 +152,9 @@ impl Queue {
                 return Err(error);
             }
         };
-        for (name, due) in &claimed.next_due {
-            if let Some((lane, _)) = rights.0.get(name) {
-                self.expect(lane, *due);
+        for (name, next) in &claimed.next_due {
+            if let (Some((lane, _)), Some(due)) = (rights.0.get(name), next.earliest()) {
+                self.expect(lane, due);
             }
         }
         for message in claimed.messages {

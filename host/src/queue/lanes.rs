@@ -7,10 +7,7 @@ use arc_swap::ArcSwap;
 
 use super::lane::{Lane, Standing};
 use crate::config::Route;
-use crate::message::{RouteName, State};
-
-/// How many messages there are, by route and state.
-pub type Tally = BTreeMap<(String, State), u64>;
+use crate::message::RouteName;
 
 /// Every lane, by route.
 pub type ByRoute = BTreeMap<RouteName, Arc<Lane>>;
@@ -48,7 +45,7 @@ impl Lanes {
     pub(super) fn set<'a>(
         &self,
         routes: impl IntoIterator<Item = &'a Arc<Route>>,
-        open: &BTreeMap<RouteName, u64>,
+        open: &BTreeMap<String, u64>,
     ) -> Vec<RouteName> {
         // Held until all is done: two reloads at once are one after the other.
         let mut parted = self.parted.lock().unwrap_or_else(PoisonError::into_inner);
@@ -69,7 +66,7 @@ impl Lanes {
                     Some(Arc::clone(lane.standing()))
                 }
                 None => parted.remove(&route.name).and_then(|standing| standing.upgrade()).inspect(|standing| {
-                    standing.recount(open.get(&route.name).copied().unwrap_or(0));
+                    standing.recount(open.get(route.name.as_str()).copied().unwrap_or(0));
                 }),
             };
             let standing = match standing {
@@ -77,7 +74,7 @@ impl Lanes {
                     standing.resize(route, callers);
                     standing
                 }
-                None => Standing::new(route, open.get(&route.name).copied().unwrap_or(0), callers),
+                None => Standing::new(route, open.get(route.name.as_str()).copied().unwrap_or(0), callers),
             };
             lanes.insert(route.name.clone(), Arc::new(Lane::new(Arc::clone(route), standing)));
             new.push(route.name.clone());
@@ -98,21 +95,12 @@ impl Lanes {
 }
 
 /// A lane for each of `routes`, with what waits in the store, of an ingress that has so many `places`.
-pub fn lanes<'a>(routes: impl IntoIterator<Item = &'a Arc<Route>>, tally: &Tally, places: usize) -> Lanes {
+pub fn lanes<'a>(
+    routes: impl IntoIterator<Item = &'a Arc<Route>>,
+    open: &BTreeMap<String, u64>,
+    places: usize,
+) -> Lanes {
     let lanes = Lanes::none(places);
-    lanes.set(routes, &open_by_route(tally));
+    lanes.set(routes, open);
     lanes
-}
-
-/// How many messages of each route have not ended.
-pub fn open_by_route(tally: &Tally) -> BTreeMap<RouteName, u64> {
-    let mut open = BTreeMap::new();
-    for ((route, state), count) in tally {
-        if !state.is_terminal()
-            && let Ok(route) = RouteName::new(route)
-        {
-            *open.entry(route).or_insert(0) += count;
-        }
-    }
-    open
 }
