@@ -9,6 +9,7 @@
 mod defaults;
 mod describe;
 mod interpolate;
+mod limits;
 mod problem;
 mod raw;
 mod reader;
@@ -27,6 +28,7 @@ use std::path::Path;
 
 pub(crate) use defaults::{default_envelope, default_response_limit};
 pub use interpolate::{Machine, Surroundings};
+pub use limits::{Breaker, OnFailure, Order, OrderKey, Rate, RetryBudget};
 pub(crate) use problem::Place;
 pub use problem::{Problem, Problems};
 pub(crate) use raw::RawPolicyLimits;
