@@ -24,7 +24,7 @@ use crate::config::Secret;
 use crate::message::{MessageId, State};
 use crate::policy::Catalog;
 use crate::problem::{Kind, Problem};
-use crate::queue::{Holds, Queue};
+use crate::queue::{Holds, LaneStatus, Queue};
 use crate::store::{Filter, Selection, Store, StoreError, Stored};
 use crate::watch::{Totals, Watch};
 
@@ -142,6 +142,9 @@ struct RouteStatus {
     policy: Option<String>,
     open: u64,
     held_until: Option<u64>,
+    enabled: bool,
+    #[serde(flatten)]
+    lane: LaneStatus,
     since_start: Totals,
 }
 
@@ -158,6 +161,8 @@ async fn routes(Shared(admin): Shared<Arc<Admin>>) -> Response {
             policy: lane.route.policy.as_ref().map(|binding| binding.name.clone()),
             open: lane.open(),
             held_until: admin.holds.held_until(&lane.destination, now).map(|until| until.as_millis()),
+            enabled: lane.route.enabled,
+            lane: lane.status(now),
             since_start: admin.watch.totals(&lane.route.name),
         })
         .collect();
@@ -293,7 +298,7 @@ async fn redrive(Shared(admin): Shared<Arc<Admin>>, selection: Result<Json<Selec
 
 async fn discard(Shared(admin): Shared<Arc<Admin>>, selection: Result<Json<Selection>, JsonRejection>) -> Response {
     match selection {
-        Ok(Json(selection)) => match admin.store.discard(selection, admin.clock.now()).await {
+        Ok(Json(selection)) => match admin.queue.discard(selection).await {
             Ok(discarded) => Json(json!({ "discarded": discarded })).into_response(),
             Err(error) => store_problem(&error, "/v1/dead/discard"),
         },

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use arc_swap::ArcSwap;
 
+use super::agenda::Agenda;
 use super::lane::{Lane, Standing};
 use crate::config::Route;
 use crate::message::RouteName;
@@ -16,6 +17,8 @@ pub type ByRoute = BTreeMap<RouteName, Arc<Lane>>;
 #[derive(Debug)]
 pub struct Lanes {
     now: ArcSwap<ByRoute>,
+    /// When each is to be looked at.
+    pub(super) agenda: Arc<Agenda>,
     /// What lanes had taken on whose routes are gone, for as long as attempts on them are under way: a route that
     /// comes back meanwhile goes on with it.
     parted: Mutex<BTreeMap<RouteName, Weak<Standing>>>,
@@ -26,7 +29,7 @@ pub struct Lanes {
 impl Lanes {
     /// No lanes, of an ingress that serves so many requests at once.
     fn none(places: usize) -> Self {
-        Self { now: ArcSwap::default(), parted: Mutex::default(), places }
+        Self { now: ArcSwap::default(), agenda: Arc::default(), parted: Mutex::default(), places }
     }
 
     /// The lane of `route`.
@@ -71,10 +74,12 @@ impl Lanes {
             };
             let standing = match standing {
                 Some(standing) => {
-                    standing.resize(route, callers);
+                    standing.set(route, callers);
                     standing
                 }
-                None => Standing::new(route, open.get(route.name.as_str()).copied().unwrap_or(0), callers),
+                None => {
+                    Standing::new(route, open.get(route.name.as_str()).copied().unwrap_or(0), callers, &self.agenda)
+                }
             };
             lanes.insert(route.name.clone(), Arc::new(Lane::new(Arc::clone(route), standing)));
             new.push(route.name.clone());

@@ -348,7 +348,7 @@ async fn the_queue_has_its_turn_among_callers_that_wait_for_a_permit() {
     for _ in 0..3 {
         let (lane, clock) = (bench.lane("a"), Arc::clone(&bench.clock));
         bench.tasks.spawn(async move {
-            while let Some(permit) = lane.permit().await {
+            while let Some(permit) = lane.permit(&*clock).await {
                 clock.sleep(Duration::from_millis(100)).await;
                 drop(permit);
             }
