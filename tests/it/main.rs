@@ -12,6 +12,7 @@ mod carriage;
 mod idempotency;
 mod ingress;
 mod bad_vendor;
+mod lanes;
 mod policy_reload;
 mod reload_storm;
 mod hostile;
