@@ -15,6 +15,7 @@ mod lane;
 mod lanes;
 mod lease;
 mod order;
+mod permit;
 mod places;
 mod rate;
 mod status;
@@ -35,12 +36,13 @@ use crate::message::{AttemptRecord, Message, RouteName};
 use crate::store::{Acceptance, Accepted, Entry, Hold, KeyClaim, Lease, Owner, Selection, Store, StoreError};
 use crate::watch::Watch;
 
-pub use gate::{Permit, RetryRight, Shut};
+pub use gate::Shut;
 pub use holds::Holds;
 pub use lane::Lane;
 use lane::Waits;
 pub use lanes::{ByRoute, Lanes, lanes};
 use lease::Leases;
+pub use permit::{Permit, RetryRight};
 pub use status::{BreakerStatus, LaneStatus};
 
 /// How long a lease lasts, and how often it is prolonged while its message is attempted.
@@ -149,11 +151,11 @@ impl Queue {
     /// [`StoreError`]; the message is then not ours.
     pub async fn offer(self: &Arc<Self>, message: Message, key: Option<KeyClaim>) -> Result<Offered, StoreError> {
         let Some(lane) = self.lanes.get(&message.route) else { return Ok(Offered::Closed) };
+        let order = self.order_of(&lane, &message).await;
         let now = self.clock.now();
         let at_once = !lane.has_backlog(now)
             && self.holds.held_until(&lane.destination, now).is_none()
             && !self.stop.is_cancelled();
-        let order = self.order_of(&lane, &message).await;
         let permit = if at_once { lane.try_permit(now) } else { None };
         let entry = match permit {
             Some(_) => Entry::Leased(self.lease()),
