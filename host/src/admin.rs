@@ -53,7 +53,7 @@ pub struct Admin {
 
 impl Admin {
     fn has_route(&self, name: &str) -> bool {
-        self.queue.lanes().any(|lane| lane.route.name.as_str() == name)
+        self.queue.lanes().values().any(|lane| lane.route.name.as_str() == name)
     }
 }
 
@@ -150,6 +150,7 @@ async fn routes(Shared(admin): Shared<Arc<Admin>>) -> Response {
     let routes: Vec<RouteStatus> = admin
         .queue
         .lanes()
+        .values()
         .map(|lane| RouteStatus {
             route: lane.route.name.to_string(),
             mode: lane.route.mode.as_str(),

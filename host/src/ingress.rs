@@ -172,6 +172,7 @@ impl Ingress {
         match self.queue.offer(message.clone(), claim).await.map_err(unavailable)? {
             Offered::Accepted => Ok(accepted(message.id)),
             Offered::Saturated => Err(lane_saturated(&message.route)),
+            Offered::Closed => Err(lane_closed(&message.route)),
             Offered::Key(state) => match answer_to_known_key(state, &message)? {
                 Some(answer) => Ok(answer),
                 // The store stores what has a fresh key; it does not hand it back.
@@ -197,6 +198,10 @@ fn refusal(parts: &http::request::Parts, loopback: bool) -> Option<Problem> {
 
 fn lane_saturated(route: &RouteName) -> Problem {
     Problem::new(Kind::Saturated, format!("max_queued messages wait on route {route}")).retry_after(COME_AGAIN)
+}
+
+fn lane_closed(route: &RouteName) -> Problem {
+    Problem::new(Kind::Saturated, format!("route {route} takes nothing in")).retry_after(COME_AGAIN)
 }
 
 /// The answer to a request whose idempotency key is known already; none when it is fresh.

@@ -68,6 +68,9 @@ impl Describer<'_> {
     fn route(&self, place: &Place<'_>, route: &Route) -> Value {
         let mut shown = Map::new();
         shown.insert("destination".into(), self.destination(&place.key("destination"), &route.destination));
+        if !route.enabled {
+            shown.insert("enabled".into(), false.into());
+        }
         shown.insert("mode".into(), route.mode.as_str().into());
         match route.mode {
             Mode::Async => {}

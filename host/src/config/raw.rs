@@ -61,6 +61,8 @@ pub(super) struct RawAdmin {
 pub(super) struct RawRoute {
     /// Where its messages go: a URL, or a section.
     pub(super) destination: Field<Shorthand<Written<Url>, RawDestination>>,
+    /// Whether it takes messages in and attempts them. Where it does not, those it has wait. Default true.
+    pub(super) enabled: Field<bool>,
     /// Whether the caller waits. Default async.
     pub(super) mode: Field<RawMode>,
     /// sync and sync_then_async: how long the caller waits at most, 1ms to 24h. Default 30s.

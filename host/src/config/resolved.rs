@@ -68,10 +68,12 @@ pub enum StoreUrl {
 }
 
 /// Where a request goes and what is done when that fails.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub struct Route {
     /// Its name, as in `/r/{route}/…`.
     pub name: RouteName,
+    /// Whether it takes messages in and attempts them. Where it does not, those it has wait. Default true.
+    pub enabled: bool,
     /// Where its messages go.
     pub destination: Destination,
     /// Whether the caller waits.
@@ -139,7 +141,7 @@ impl Mode {
 }
 
 /// Where a route's messages go.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub struct Destination {
     /// The URL that the caller's path is appended to: `http` or `https`, no user info, no fragment.
     pub url: Url,
@@ -174,7 +176,7 @@ impl Destination {
 }
 
 /// How attempts identify themselves to the destination.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub enum Auth {
     /// A fixed header field.
     Header {
@@ -291,7 +293,7 @@ impl Default for PolicyLimits {
 }
 
 /// When to raise an alarm: the share of failed attempts on a route over a window.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub struct Alarm {
     /// The share, 0 to 1, at or above which it fires. It clears below half of that.
     pub error_rate: f64,

@@ -228,6 +228,7 @@ impl Clock for HandClock {
 pub(crate) fn route_to(url: &str) -> Route {
     Route {
         name: RouteName::new("vendor").unwrap(),
+        enabled: true,
         destination: destination(url),
         mode: Mode::Async,
         policy: None,

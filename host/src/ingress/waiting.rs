@@ -12,7 +12,9 @@ use axum::response::Response;
 use futures_util::FutureExt as _;
 use http_body_util::BodyExt;
 
-use super::{ATTEMPTS, Ingress, MESSAGE_ID, STATE, accepted, insert_text, lane_saturated, plain, unavailable};
+use super::{
+    ATTEMPTS, Ingress, MESSAGE_ID, STATE, accepted, insert_text, lane_closed, lane_saturated, plain, unavailable,
+};
 use crate::attempt::{Course, Made, Terms};
 use crate::clock::Timestamp;
 use crate::config::Route;
@@ -173,6 +175,9 @@ impl Waiting {
         let Some(lane) = self.ingress.queue.lane(&self.route.name) else {
             return Next::GiveUp("the route is gone".to_owned());
         };
+        if !lane.route.enabled {
+            return Next::GiveUp("the route takes nothing in".to_owned());
+        }
         let mut permit = None;
         loop {
             let now = self.ingress.clock.now();
@@ -222,6 +227,7 @@ impl Waiting {
                 self.left_to_queue = true;
                 Ok(accepted(self.message.id))
             }
+            Offered::Closed => Err(lane_closed(&self.route.name)),
             Offered::Saturated | Offered::Key(_) => Err(lane_saturated(&self.route.name)),
         }
     }

@@ -55,6 +55,7 @@ impl Resolver<'_> {
         envelope.renewable_credentials = matches!(destination.auth, Some(Auth::ClientCredentials { .. }));
         Some(Route {
             name: name.clone(),
+            enabled: raw.enabled.given().unwrap_or(true),
             destination,
             mode,
             policy,
