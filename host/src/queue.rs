@@ -156,7 +156,8 @@ impl Queue {
             Some(_) => Entry::Leased(self.lease()),
             None => Entry::Queued { due: now },
         };
-        let acceptance = Acceptance { message: message.clone(), entry, attempts: Vec::new(), key, hold: None, order: None };
+        let acceptance =
+            Acceptance { message: message.clone(), entry, attempts: Vec::new(), key, hold: None, order: None };
         let offered = self.accept(&lane, acceptance).await?;
         if offered == Offered::Accepted {
             match permit {
@@ -180,8 +181,9 @@ impl Queue {
         key: Option<KeyClaim>,
     ) -> Result<Offered, StoreError> {
         let Some(lane) = self.lanes.get(&message.route) else { return Ok(Offered::Closed) };
-        let offered =
-            self.accept(&lane, Acceptance { message, entry: Entry::Queued { due }, attempts, key, hold, order: None }).await?;
+        let offered = self
+            .accept(&lane, Acceptance { message, entry: Entry::Queued { due }, attempts, key, hold, order: None })
+            .await?;
         if offered == Offered::Accepted {
             self.expect(&lane, due);
         }
