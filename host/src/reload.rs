@@ -11,6 +11,7 @@
 mod fixed;
 mod following;
 mod reading;
+mod settling;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -173,3 +173,6 @@ impl Catalog {
         PolicyProblem { message, ..problem(name, users, &LoadError::FileName) }
     }
 }
+
+#[cfg(test)]
+mod tests;
