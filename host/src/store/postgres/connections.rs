@@ -48,8 +48,8 @@ const SETTINGS: &str = "SELECT set_config(name, wanted, false)
     FROM (VALUES ('statement_timeout', '60s'), ('lock_timeout', '8s'),
                  ('idle_in_transaction_session_timeout', '15s'), ('jit', 'off'),
                  ('enable_seqscan', 'off'), ('enable_bitmapscan', 'off'),
-                 ('plan_cache_mode', 'force_generic_plan')) AS settings (setting, wanted)
-    JOIN pg_settings ON name = setting";
+                 ('plan_cache_mode', 'force_generic_plan')) AS settings (known, wanted)
+    JOIN pg_settings ON name = known";
 
 /// All connections to one database.
 pub(super) struct Connections {

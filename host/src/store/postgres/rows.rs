@@ -13,8 +13,8 @@ use uuid::Uuid;
 use super::failure::Failure;
 use crate::clock::Timestamp;
 use crate::message::{Message, MessageId, Progress, Request, RouteName};
+use crate::store::Summary;
 use crate::store::encoding::{self, timestamp, unreadable};
-use crate::store::{Summary, Turn};
 
 /// The columns that [`message`] reads, of `messages m` and `requests r`.
 macro_rules! message_columns {
@@ -81,11 +81,7 @@ pub(super) fn summary(row: &Row) -> Result<Summary, Failure> {
         due_at: moment_or_none(row, "due_at")?,
         ended_at: moment_or_none(row, "ended_at")?,
         order_key: column::<Option<&str>>(row, "order_key")?.map(plain),
-        turn: match column::<i64>(row, "turn")? {
-            encoding::TURN_NOW => Some(Turn::Now),
-            encoding::TURN_BEHIND => Some(Turn::Behind),
-            _ => None,
-        },
+        turn: encoding::turn(column(row, "turn")?),
     })
 }
 

@@ -144,9 +144,15 @@ mod tests {
         for (url, shown) in [
             ("postgres://bob:s3cret@db.internal/app", "postgres://bob:***@db.internal/app?schema=backstop"),
             ("postgresql://bob@db:6432/app?schema=two", "postgres://bob@db:6432/app?schema=two"),
-            ("postgres://b%40b:s%2Fcret@db/app?sslmode=disable", "postgres://b%40b:***@db/app?schema=backstop&sslmode=disable"),
+            (
+                "postgres://b%40b:s%2Fcret@db/app?sslmode=disable",
+                "postgres://b%40b:***@db/app?schema=backstop&sslmode=disable",
+            ),
             ("postgres://bob@%2Frun%2Fpg/app", "postgres://bob@%2Frun%2Fpg/app?schema=backstop"),
-            ("postgres://bob:s3cret@a:1,b:2/app?sslmode=verify-full", "postgres://bob:***@a:1,b:2/app?schema=backstop&sslmode=require"),
+            (
+                "postgres://bob:s3cret@a:1,b:2/app?sslmode=verify-full",
+                "postgres://bob:***@a:1,b:2/app?schema=backstop&sslmode=require",
+            ),
         ] {
             let target = PostgresTarget::parse(url).unwrap();
             assert_eq!(target.to_string(), shown);
