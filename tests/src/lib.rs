@@ -11,8 +11,10 @@ pub mod languages;
 pub mod hand_made;
 pub mod fuzzing;
 pub mod eventually;
+pub mod postgres;
 
 pub use eventually::eventually;
 pub use host::{Answer, Host};
+pub use postgres::Postgres;
 pub use setup::Setup;
 pub use vendor::{Gate, Received, Reply, Vendor, black_hole, garbage, half_response, huge, json, nothing, ok, status};

@@ -11,7 +11,7 @@ use crate::artefacts::{binary, is_stock, stock_policy};
 use crate::host::Host;
 
 /// The user and group `nobody`, who owns nothing.
-const NOBODY: u32 = 65534;
+pub(crate) const NOBODY: u32 = 65534;
 
 /// What a host is started with.
 pub struct Setup {
