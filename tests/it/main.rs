@@ -21,4 +21,5 @@ mod cases;
 mod languages;
 mod shutdown;
 mod crash;
+mod crash_cycles;
 mod author_tools;

@@ -12,9 +12,11 @@ pub mod hand_made;
 pub mod fuzzing;
 pub mod eventually;
 pub mod postgres;
+pub mod load;
 
 pub use eventually::eventually;
 pub use host::{Answer, Host};
+pub use load::Load;
 pub use postgres::Postgres;
 pub use setup::Setup;
 pub use vendor::{Gate, Received, Reply, Vendor, black_hole, garbage, half_response, huge, json, nothing, ok, status};
