@@ -103,7 +103,7 @@ async fn claims(path: &Path, backlog: u32) -> anyhow::Result<()> {
     for limit in [1, 64] {
         let mut total = Duration::ZERO;
         for _ in 0..ROUNDS {
-            let lanes = vec![LaneClaim { route: route()?, limit }];
+            let lanes = vec![LaneClaim { route: route()?, limit, retries: limit }];
             let watch = Stopwatch::start();
             let claimed = store.claim_due(lanes, now().after(Duration::from_secs(1)), lease()).await?;
             total += watch.elapsed();
@@ -182,7 +182,7 @@ fn message() -> anyhow::Result<Message> {
 }
 
 fn acceptance(message: Message, entry: Entry) -> Acceptance {
-    Acceptance { message, entry, attempts: Vec::new(), key: None, hold: None }
+    Acceptance { message, entry, attempts: Vec::new(), key: None, hold: None, order: None }
 }
 
 fn finish(id: MessageId) -> Finish {
@@ -206,5 +206,6 @@ fn finish(id: MessageId) -> Finish {
         then: Then::End { state: State::Delivered, reason: "200 OK".to_owned(), at: now },
         progress: Progress { attempts: 1, journal: 1, started_at: Some(now), ..Progress::default() },
         hold: None,
+        blocks: false,
     }
 }

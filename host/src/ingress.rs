@@ -35,6 +35,10 @@ use waiting::Waiting;
 /// What a caller refused for want of room is told to wait.
 const COME_AGAIN: Duration = Duration::from_secs(1);
 
+/// How long after its caller's deadline a request may still be held to be served: the time its answer takes to be
+/// written down.
+const CLOSING: Duration = Duration::from_secs(60);
+
 const MESSAGE_ID: HeaderName = HeaderName::from_static("backstop-message-id");
 const STATE: HeaderName = HeaderName::from_static("backstop-state");
 const ATTEMPTS: HeaderName = HeaderName::from_static("backstop-attempts");
@@ -145,6 +149,8 @@ impl Ingress {
             fingerprint: request::fingerprint(&message.request),
             message: message.id,
             owner: self.owner.clone(),
+            // The last attempt ends at the deadline; its answer is then written down.
+            opened_until: message.accepted_at.after(waits.unwrap_or_default().saturating_add(CLOSING)),
             keep_until: message.accepted_at.after(keep),
         });
         let Some(deadline) = waits else { return self.take_async(message, claim).await };

@@ -126,7 +126,8 @@ impl Queue {
             Some(_) => Entry::Leased(self.lease()),
             None => Entry::Queued { due: now },
         };
-        let acceptance = Acceptance { message: message.clone(), entry, attempts: Vec::new(), key, hold: None };
+        let acceptance =
+            Acceptance { message: message.clone(), entry, attempts: Vec::new(), key, hold: None, order: None };
         let offered = self.accept(lane, acceptance).await?;
         if offered == Offered::Accepted {
             match permit {
@@ -150,8 +151,9 @@ impl Queue {
         key: Option<KeyClaim>,
     ) -> Result<Offered, StoreError> {
         let Some(lane) = self.lanes.get(&message.route) else { return Ok(Offered::Saturated) };
-        let offered =
-            self.accept(lane, Acceptance { message, entry: Entry::Queued { due }, attempts, key, hold }).await?;
+        let offered = self
+            .accept(lane, Acceptance { message, entry: Entry::Queued { due }, attempts, key, hold, order: None })
+            .await?;
         if offered == Offered::Accepted {
             self.expect(lane, due);
         }
@@ -164,11 +166,11 @@ impl Queue {
             return Ok(Offered::Saturated);
         }
         let accepted = self.store.accept(acceptance).await;
-        if !matches!(accepted, Ok(Accepted::Stored)) {
+        if !matches!(accepted, Ok(Accepted::Stored | Accepted::Behind)) {
             lane.leave();
         }
         Ok(match accepted? {
-            Accepted::Stored => Offered::Accepted,
+            Accepted::Stored | Accepted::Behind => Offered::Accepted,
             Accepted::Key(state) => Offered::Key(state),
         })
     }
@@ -285,7 +287,7 @@ impl Queue {
             }
             // Forgotten before the claim: a message that is queued meanwhile says so again.
             lane.look();
-            claims.push(LaneClaim { route: name.clone(), limit: permits.len() });
+            claims.push(LaneClaim { route: name.clone(), limit: permits.len(), retries: permits.len() });
             rights.insert(name.clone(), permits);
         }
         if claims.is_empty() {
@@ -300,9 +302,9 @@ impl Queue {
                 return Err(error);
             }
         };
-        for (name, due) in &claimed.next_due {
-            if let Some(lane) = self.lanes.get(name) {
-                lane.expect_by(*due);
+        for (name, next) in &claimed.next_due {
+            if let (Some(lane), Some(due)) = (self.lanes.get(name), next.earliest()) {
+                lane.expect_by(due);
             }
         }
         for message in claimed.messages {
@@ -390,6 +392,7 @@ impl Queue {
             then,
             progress: made.progress,
             hold: made.hold,
+            blocks: false,
         };
         let mut wait = STORE_RETRY.0;
         loop {

@@ -50,7 +50,8 @@ pub trait Store: Send + Sync + 'static {
     async fn close_key(&self, route: RouteName, key: String, answer: Option<Answer>) -> Result<(), StoreError>;
 
     /// Claims messages that are due, oldest due first, for each lane at most `limit`, under a lease. No message is
-    /// ever held under two leases.
+    /// ever held under two leases, and of those in one order only the first is ever claimed. Where a lease had lapsed,
+    /// the attempt that may have been made under it is written down as [`AttemptRecord::interrupted`].
     ///
     /// # Errors
     /// [`StoreError`]; nothing is then claimed.
@@ -113,11 +114,33 @@ pub trait Store: Send + Sync + 'static {
     /// [`StoreError`]
     async fn tally(&self) -> Result<BTreeMap<(String, State), u64>, StoreError>;
 
+    /// How many messages have not ended, by route.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    async fn backlog(&self) -> Result<BTreeMap<String, u64>, StoreError>;
+
     /// Holds on destinations that have not run out by `now`.
     ///
     /// # Errors
     /// [`StoreError`]
     async fn holds(&self, now: Timestamp) -> Result<Vec<Hold>, StoreError>;
+
+    /// Takes over, at a start, what hosts that are surely gone left: what they held is queued again and due `now`, their
+    /// attempts are written down as interrupted, and the keys they had opened are free. To be called once, before
+    /// anything is claimed. A store that other hosts may share takes nothing over: leases lapse by themselves. Answers
+    /// how many messages were taken over.
+    ///
+    /// # Errors
+    /// [`StoreError`]; nothing is then changed.
+    async fn recover(&self, owner: Owner, now: Timestamp) -> Result<u64, StoreError>;
+
+    /// Finishes what waits and lets go of everything. Calls made after this find the store unavailable. Closing twice
+    /// does no harm.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`] when it did not end in good order. What was answered before is on disk even then.
+    async fn close(&self) -> Result<(), StoreError>;
 }
 
 /// A message to be taken responsibility for.
@@ -134,6 +157,9 @@ pub struct Acceptance {
     pub key: Option<KeyClaim>,
     /// A hold to write down with it.
     pub hold: Option<Hold>,
+    /// The order it belongs to: of the messages that came to its route with the same key, only the first that has not
+    /// ended is ever claimed. At most 255 bytes.
+    pub order: Option<String>,
 }
 
 /// The state a message is stored in.
@@ -160,8 +186,10 @@ pub enum Entry {
 /// What became of an acceptance.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Accepted {
-    /// It is on disk.
+    /// It is on disk, as its entry says.
     Stored,
+    /// It is on disk, queued whatever its entry says: another message of its order is before it.
+    Behind,
     /// It is not: its idempotency key was used before.
     Key(KeyState),
 }
@@ -179,6 +207,9 @@ pub struct KeyClaim {
     pub message: MessageId,
     /// The host that serves it: a key opened by a host that is gone is free again.
     pub owner: Owner,
+    /// Until when the request is surely being served, or its host is gone: where hosts share a store, a key opened by
+    /// another one is free again from then on.
+    pub opened_until: Timestamp,
     /// Until when the key is kept.
     pub keep_until: Timestamp,
 }
@@ -214,6 +245,9 @@ pub struct LaneClaim {
     pub route: RouteName,
     /// How many at most; with 0 only `next_due` is answered.
     pub limit: usize,
+    /// How many of these, at most, may have been attempted before: the others wait for a retry budget. Messages whose
+    /// lease lapsed are not counted.
+    pub retries: usize,
 }
 
 /// What was claimed.
@@ -221,9 +255,24 @@ pub struct LaneClaim {
 pub struct Claimed {
     /// The messages, now under the lease.
     pub messages: Vec<Message>,
-    /// For each lane asked: when its next message that was not claimed is due (or its lease runs out). Absent when
-    /// there is none.
-    pub next_due: BTreeMap<RouteName, Timestamp>,
+    /// For each lane asked: when what was not claimed is due. Absent when there is nothing.
+    pub next_due: BTreeMap<RouteName, NextDue>,
+}
+
+/// When the messages that wait in a lane are due. Those behind another one of their order are not counted.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct NextDue {
+    /// The next first attempt, or the next lease that runs out.
+    pub first: Option<Timestamp>,
+    /// The next retry.
+    pub retry: Option<Timestamp>,
+}
+
+impl NextDue {
+    /// Whichever comes first.
+    pub fn earliest(&self) -> Option<Timestamp> {
+        [self.first, self.retry].into_iter().flatten().min()
+    }
 }
 
 /// What follows from an attempt.
@@ -241,6 +290,9 @@ pub struct Finish {
     pub progress: Progress,
     /// A hold to write down with it.
     pub hold: Option<Hold>,
+    /// Whether those behind it in its order go on waiting if it ends dead: until it is redriven, discarded or no longer
+    /// kept. Any other end lets the next one go.
+    pub blocks: bool,
 }
 
 /// What follows from an attempt.
@@ -318,6 +370,22 @@ pub struct Summary {
     /// When it ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ended_at: Option<Timestamp>,
+    /// The key of the order it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub order_key: Option<String>,
+    /// Its place in that order; none when it is in no order, or has left it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub turn: Option<Turn>,
+}
+
+/// A message's place in its order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Turn {
+    /// It is the one whose turn it is; dead, it keeps the others waiting.
+    Now,
+    /// It waits for those before it.
+    Behind,
 }
 
 /// Which messages.

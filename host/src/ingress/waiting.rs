@@ -287,6 +287,7 @@ impl Waiting {
             attempts: std::mem::take(&mut self.journal),
             key: None,
             hold: self.hold.take(),
+            order: None,
         };
         if let Err(error) = self.ingress.store.accept(acceptance).await {
             tracing::error!(

@@ -5,6 +5,7 @@ pub(in crate::store) mod acceptance;
 pub(in crate::store) mod keys;
 pub(in crate::store) mod leases;
 pub(in crate::store) mod model;
+pub(in crate::store) mod orders;
 pub(in crate::store) mod selections;
 
 use std::sync::Arc;
@@ -64,7 +65,7 @@ pub(in crate::store) fn message(number: u64, on: &str) -> Message {
 }
 
 pub(in crate::store) fn acceptance(message: Message, entry: Entry) -> Acceptance {
-    Acceptance { message, entry, attempts: Vec::new(), key: None, hold: None }
+    Acceptance { message, entry, attempts: Vec::new(), key: None, hold: None, order: None }
 }
 
 pub(in crate::store) fn queued(number: u64, on: &str, due: Timestamp) -> Acceptance {
@@ -111,6 +112,7 @@ pub(in crate::store) fn finish(number: u64, by: &str, then: Then) -> Finish {
             hops: 2,
         },
         hold: None,
+        blocks: false,
     }
 }
 
@@ -129,6 +131,7 @@ fn key_claim(key: &str, number: u64, by: &str) -> KeyClaim {
         fingerprint: [7; 32],
         message: id(number),
         owner: owner(by),
+        opened_until: at(40),
         keep_until: at(60),
     }
 }
@@ -144,7 +147,7 @@ pub(in crate::store) async fn claim(
     now: Timestamp,
     lease: Lease,
 ) -> Claimed {
-    store.claim_due(vec![LaneClaim { route: route(on), limit }], now, lease).await.unwrap()
+    store.claim_due(vec![LaneClaim { route: route(on), limit, retries: limit }], now, lease).await.unwrap()
 }
 
 pub(in crate::store) async fn claim_ids(

@@ -8,8 +8,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 
 use super::{
-    Acceptance, Accepted, Claimed, Entry, Filter, Finish, Finished, Hold, KeyClaim, KeyState, LaneClaim, Lease, Owner,
-    Retention, Selection, Store, StoreError, Stored, Summary, Then,
+    Acceptance, Accepted, Claimed, Entry, Filter, Finish, Finished, Hold, KeyClaim, KeyState, LaneClaim, Lease,
+    NextDue, Owner, Retention, Selection, Store, StoreError, Stored, Summary, Then, Turn,
 };
 use crate::clock::Timestamp;
 use crate::message::{Answer, AttemptRecord, Message, MessageId, Progress, RouteName, State};
@@ -26,6 +26,7 @@ struct Kept {
     rows: BTreeMap<MessageId, Row>,
     keys: HashMap<(RouteName, String), Key>,
     holds: HashMap<String, Timestamp>,
+    stored: u64,
 }
 
 struct Row {
@@ -36,6 +37,10 @@ struct Row {
     lease: Option<Lease>,
     ended_at: Option<Timestamp>,
     attempts: Vec<AttemptRecord>,
+    /// The order it belongs to, and its place among all that were stored.
+    order: Option<(RouteName, String)>,
+    seq: u64,
+    turn: Option<Turn>,
 }
 
 struct Key {
@@ -93,6 +98,21 @@ impl Kept {
         }
     }
 
+    /// Lets the next message of an order have its turn, unless one has it.
+    fn let_next(&mut self, order: Option<&(RouteName, String)>) {
+        let Some(order) = order else { return };
+        let in_order = || self.rows.values().filter(|row| row.order.as_ref() == Some(order));
+        if in_order().any(|row| row.turn == Some(Turn::Now)) {
+            return;
+        }
+        let next = in_order().filter(|row| row.turn == Some(Turn::Behind)).min_by_key(|row| row.seq);
+        if let Some(next) = next.map(|row| row.message.id)
+            && let Some(row) = self.rows.get_mut(&next)
+        {
+            row.turn = Some(Turn::Now);
+        }
+    }
+
     fn selected(&self, selection: &Selection) -> Vec<MessageId> {
         match selection {
             Selection::Ids(ids) => ids.iter().copied().filter(|id| self.rows.contains_key(id)).collect(),
@@ -133,12 +153,22 @@ impl Row {
             accepted_at: self.message.accepted_at,
             due_at: (!self.state.is_terminal()).then_some(self.due),
             ended_at: self.ended_at,
+            order_key: self.order.as_ref().map(|(_, key)| key.clone()),
+            turn: self.turn,
         }
+    }
+
+    /// Writes down that an attempt may have been made.
+    fn interrupt(&mut self, now: Timestamp) {
+        self.message.progress.journal += 1;
+        let (number, route) = (self.message.progress.journal, self.message.route.as_str());
+        self.attempts.push(AttemptRecord::interrupted(number, route, now));
     }
 
     /// When it may be claimed: queued, or under a lease that runs out.
     fn claimable_at(&self) -> Option<Timestamp> {
         match self.state {
+            State::Queued if self.turn == Some(Turn::Behind) => None,
             State::Queued => Some(self.due),
             State::InFlight => self.lease.as_ref().map(|lease| lease.until),
             _ => None,
@@ -150,7 +180,7 @@ impl Row {
 impl Store for MemoryStore {
     async fn accept(&self, acceptance: Acceptance) -> Result<Accepted, StoreError> {
         let mut kept = self.write()?;
-        let Acceptance { message, entry, attempts, key, hold } = acceptance;
+        let Acceptance { message, entry, attempts, key, hold, order } = acceptance;
         if kept.rows.contains_key(&message.id) {
             return Err(StoreError::Unavailable("there is a message of that id".into()));
         }
@@ -163,7 +193,21 @@ impl Store for MemoryStore {
         if let Some(hold) = hold {
             kept.holds.insert(hold.destination, hold.until);
         }
+        kept.stored += 1;
+        let order = order.map(|key| (message.route.clone(), key));
+        let turn = match (&entry, &order) {
+            (Entry::Ended { .. }, _) | (_, None) => None,
+            (_, Some(order))
+                if kept.rows.values().any(|row| row.turn.is_some() && row.order.as_ref() == Some(order)) =>
+            {
+                Some(Turn::Behind)
+            }
+            (_, Some(_)) => Some(Turn::Now),
+        };
         let mut row = Row {
+            order,
+            seq: kept.stored,
+            turn,
             due: message.accepted_at,
             message,
             state: State::Queued,
@@ -174,11 +218,12 @@ impl Store for MemoryStore {
         };
         match entry {
             Entry::Queued { due } => row.due = due,
+            Entry::Leased(_) if turn == Some(Turn::Behind) => {}
             Entry::Leased(lease) => (row.state, row.lease) = (State::InFlight, Some(lease)),
             Entry::Ended { state, reason, at } => (row.state, row.reason, row.ended_at) = (state, reason, Some(at)),
         }
         kept.rows.insert(row.message.id, row);
-        Ok(Accepted::Stored)
+        Ok(if turn == Some(Turn::Behind) { Accepted::Behind } else { Accepted::Stored })
     }
 
     async fn open_key(&self, claim: KeyClaim, now: Timestamp) -> Result<KeyState, StoreError> {
@@ -208,18 +253,28 @@ impl Store for MemoryStore {
                 .values_mut()
                 .filter(|row| row.message.route == lane.route && row.claimable_at().is_some())
                 .collect();
-            waiting.sort_by_key(|row| row.due);
-            let mut taken = 0;
+            waiting.sort_by_key(|row| (row.due, row.seq));
+            let (mut taken, mut retries) = (0, 0);
+            let mut next = NextDue::default();
             for row in waiting {
                 let Some(claimable_at) = row.claimable_at() else { continue };
-                if taken < lane.limit && claimable_at <= now {
+                let lapsed = row.state == State::InFlight;
+                let retry = !lapsed && row.message.progress.attempts > 0;
+                if taken < lane.limit && claimable_at <= now && (!retry || retries < lane.retries) {
                     taken += 1;
+                    retries += usize::from(retry);
+                    if lapsed {
+                        row.interrupt(now);
+                    }
                     (row.state, row.lease) = (State::InFlight, Some(lease.clone()));
                     claimed.messages.push(row.message.clone());
                 } else {
-                    let next = claimed.next_due.entry(lane.route.clone()).or_insert(claimable_at);
-                    *next = claimable_at.min(*next);
+                    let soonest = if retry { &mut next.retry } else { &mut next.first };
+                    *soonest = Some(soonest.map_or(claimable_at, |known| known.min(claimable_at)));
                 }
+            }
+            if next.earliest().is_some() {
+                claimed.next_due.insert(lane.route, next);
             }
         }
         Ok(claimed)
@@ -235,9 +290,18 @@ impl Store for MemoryStore {
         row.reason.clone_from(&finish.attempt.reason);
         row.attempts.push(finish.attempt);
         row.message.progress = finish.progress;
+        let ends = match &finish.then {
+            Then::Queue { .. } => false,
+            Then::End { state, .. } => !(*state == State::Dead && finish.blocks),
+        };
         match finish.then {
             Then::Queue { due, route } => (row.state, row.due, row.message.route) = (State::Queued, due, route),
             Then::End { state, reason, at } => (row.state, row.reason, row.ended_at) = (state, reason, Some(at)),
+        }
+        if ends {
+            row.turn = None;
+            let order = row.order.clone();
+            kept.let_next(order.as_ref());
         }
         if let Some(hold) = finish.hold {
             kept.holds.insert(hold.destination, hold.until);
@@ -268,9 +332,7 @@ impl Store for MemoryStore {
                 && row.lease.as_ref().is_some_and(|lease| lease.owner == owner)
             {
                 (row.state, row.lease) = (State::Queued, None);
-                row.message.progress.journal += 1;
-                let (number, route) = (row.message.progress.journal, row.message.route.as_str());
-                row.attempts.push(AttemptRecord::interrupted(number, route, now));
+                row.interrupt(now);
             }
         }
         Ok(())
@@ -298,6 +360,9 @@ impl Store for MemoryStore {
             {
                 (row.state, row.due, row.ended_at) = (State::Queued, now, None);
                 row.message.progress = Progress { journal: row.message.progress.journal, ..Progress::default() };
+                row.turn = row.turn.or(row.order.as_ref().map(|_| Turn::Behind));
+                let order = row.order.clone();
+                kept.let_next(order.as_ref());
                 redriven += 1;
             }
         }
@@ -311,7 +376,9 @@ impl Store for MemoryStore {
             if let Some(row) = kept.rows.get_mut(&id)
                 && row.state == State::Dead
             {
-                (row.state, row.ended_at) = (State::Discarded, Some(now));
+                (row.state, row.ended_at, row.turn) = (State::Discarded, Some(now), None);
+                let order = row.order.clone();
+                kept.let_next(order.as_ref());
                 discarded += 1;
             }
         }
@@ -331,7 +398,8 @@ impl Store for MemoryStore {
         let gone: Vec<MessageId> =
             kept.rows.values().filter(|row| over(row)).take(limit as usize).map(|row| row.message.id).collect();
         for id in &gone {
-            kept.rows.remove(id);
+            let order = kept.rows.remove(id).and_then(|row| row.order);
+            kept.let_next(order.as_ref());
         }
         let before = kept.keys.len();
         kept.keys.retain(|_, key| key.claim.keep_until > now);
@@ -344,6 +412,23 @@ impl Store for MemoryStore {
             *tally.entry((row.message.route.to_string(), row.state)).or_insert(0) += 1;
         }
         Ok(tally)
+    }
+
+    async fn backlog(&self) -> Result<BTreeMap<String, u64>, StoreError> {
+        let mut backlog = BTreeMap::new();
+        for row in self.read().rows.values().filter(|row| !row.state.is_terminal()) {
+            *backlog.entry(row.message.route.to_string()).or_insert(0) += 1;
+        }
+        Ok(backlog)
+    }
+
+    /// Nothing outlives a host in memory.
+    async fn recover(&self, _: Owner, _: Timestamp) -> Result<u64, StoreError> {
+        Ok(0)
+    }
+
+    async fn close(&self) -> Result<(), StoreError> {
+        Ok(())
     }
 
     async fn holds(&self, now: Timestamp) -> Result<Vec<Hold>, StoreError> {

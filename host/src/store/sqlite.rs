@@ -14,6 +14,7 @@ mod finish;
 mod keys;
 mod matching;
 mod opening;
+mod order;
 mod reader;
 mod rows;
 mod schema;
@@ -58,31 +59,6 @@ impl SqliteStore {
         let readers = Readers::open(&opened.path)?;
         let writer = Writer::start(opened.connection, opened.lock, writer::Bounds::default())?;
         Ok(Self { writer, readers })
-    }
-
-    /// Takes over what earlier hosts left: what they held is queued again and due `now`, and the idempotency keys of
-    /// requests they were serving are free. To be called once, before anything is claimed; there is only one host, so
-    /// every owner but `owner` is gone. The attempts they were making are written down as interrupted. Answers how many
-    /// messages were taken over.
-    ///
-    /// # Errors
-    /// [`StoreError`]; nothing is then changed.
-    pub async fn recover(&self, owner: Owner, now: Timestamp) -> Result<u64, StoreError> {
-        self.writer.run(0, move |connection| claim::recover(connection, &owner, now)).await
-    }
-
-    /// Finishes what waits, writes everything into the main file, and lets go of it. Calls made after this find the
-    /// store unavailable. Closing twice does no harm.
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`] when the writer did not end in good order. What was answered before is on disk
-    /// even then.
-    pub async fn close(&self) -> Result<(), StoreError> {
-        self.readers.close().await;
-        let ending = self.writer.stop();
-        tokio::task::spawn_blocking(move || ending.wait())
-            .await
-            .map_err(|error| StoreError::Unavailable(error.into()))?
     }
 }
 
@@ -149,6 +125,24 @@ impl Store for SqliteStore {
 
     async fn holds(&self, now: Timestamp) -> Result<Vec<Hold>, StoreError> {
         self.readers.run(move |connection| reader::holds(connection, now)).await
+    }
+
+    async fn backlog(&self) -> Result<BTreeMap<String, u64>, StoreError> {
+        self.readers.run(reader::backlog).await
+    }
+
+    /// There is only one host at a time, so every owner but `owner` is gone.
+    async fn recover(&self, owner: Owner, now: Timestamp) -> Result<u64, StoreError> {
+        self.writer.run(0, move |connection| claim::recover(connection, &owner, now)).await
+    }
+
+    /// Also writes everything into the main file.
+    async fn close(&self) -> Result<(), StoreError> {
+        self.readers.close().await;
+        let ending = self.writer.stop();
+        tokio::task::spawn_blocking(move || ending.wait())
+            .await
+            .map_err(|error| StoreError::Unavailable(error.into()))?
     }
 }
 

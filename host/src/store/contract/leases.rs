@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use futures_util::future::join_all;
 
 use super::*;
+use crate::store::NextDue;
 
 pub(in crate::store) async fn each_message_goes_to_one_claimer(store: &dyn Store) {
     for number in 0..100 {
@@ -27,25 +28,74 @@ pub(in crate::store) async fn the_oldest_due_goes_first_and_no_more_than_asked_f
 
     let first = claim(store, "orders", 2, at(50), lease("a", at(100))).await;
     assert_eq!(first.messages.iter().map(|m| m.id).collect::<Vec<_>>(), [id(2), id(3)]);
-    assert_eq!(first.next_due.get(&route("orders")), Some(&at(30)), "the next is due already");
+    assert_eq!(first_due(&first), Some(at(30)), "the next is due already");
 
     let second = claim(store, "orders", 9, at(50), lease("a", at(100))).await;
     assert_eq!(second.messages.iter().map(|m| m.id).collect::<Vec<_>>(), [id(1)], "what is not due is not claimed");
-    assert_eq!(second.next_due.get(&route("orders")), Some(&at(99)));
+    assert_eq!(first_due(&second), Some(at(99)));
 }
 
 pub(in crate::store) async fn each_lane_gets_its_own(store: &dyn Store) {
     for (number, on) in [(1, "orders"), (2, "orders"), (3, "parcels"), (4, "refunds")] {
         accept(store, queued(number, on, at(number))).await;
     }
-    let lane = |name, limit| LaneClaim { route: route(name), limit };
+    let lane = |name, limit| LaneClaim { route: route(name), limit, retries: limit };
 
     let lanes = vec![lane("orders", 1), lane("parcels", 1), lane("refunds", 0), lane("empty", 5)];
     let claimed = store.claim_due(lanes, at(10), lease("a", at(60))).await.unwrap();
 
     assert_eq!(claimed.messages.iter().map(|m| m.id).collect::<BTreeSet<_>>(), BTreeSet::from([id(1), id(3)]));
-    let next: Vec<_> = claimed.next_due.into_iter().collect();
-    assert_eq!(next, [(route("orders"), at(2)), (route("refunds"), at(4))]);
+    let next: Vec<_> = claimed.next_due.into_iter().map(|(name, next)| (name, next.first)).collect();
+    assert_eq!(next, [(route("orders"), Some(at(2))), (route("refunds"), Some(at(4)))]);
+}
+
+/// When the next message of "orders" that is no retry is due.
+fn first_due(claimed: &Claimed) -> Option<Timestamp> {
+    claimed.next_due.get("orders")?.first
+}
+
+/// Of six messages due, three were attempted before.
+async fn three_retries_among_six(store: &dyn Store) {
+    for number in 1..=6 {
+        let mut message = message(number, "orders");
+        message.progress.attempts = u32::from(number % 2 == 0);
+        accept(store, acceptance(message, Entry::Queued { due: at(number) })).await;
+    }
+}
+
+pub(in crate::store) async fn no_more_retries_are_claimed_than_may_be(store: &dyn Store) {
+    three_retries_among_six(store).await;
+    let claim = async |limit, retries| {
+        let lane = LaneClaim { route: route("orders"), limit, retries };
+        let claimed = store.claim_due(vec![lane], at(10), lease("a", at(60))).await.unwrap();
+        let ids: Vec<_> = claimed.messages.iter().map(|message| message.id).collect();
+        (ids, claimed.next_due.get("orders").copied().unwrap_or_default())
+    };
+    let due = |first: Option<u64>, retry: Option<u64>| NextDue { first: first.map(at), retry: retry.map(at) };
+
+    assert_eq!(claim(2, 0).await, (vec![id(1), id(3)], due(Some(5), Some(2))), "the retries stand back");
+    assert_eq!(claim(9, 1).await, (vec![id(2), id(5)], due(Some(60), Some(4))), "the oldest retry goes");
+    assert_eq!(claim(9, 9).await, (vec![id(4), id(6)], due(Some(60), None)));
+}
+
+pub(in crate::store) async fn a_lapsed_lease_is_claimed_whatever_may_be_retried(store: &dyn Store) {
+    let mut message = message(1, "orders");
+    message.progress.attempts = 3;
+    accept(store, acceptance(message, Entry::Leased(lease("a", at(10))))).await;
+    let lane = LaneClaim { route: route("orders"), limit: 1, retries: 0 };
+
+    let claimed = store.claim_due(vec![lane], at(10), lease("b", at(60))).await.unwrap();
+
+    assert_eq!(claimed.messages.len(), 1);
+}
+
+pub(in crate::store) async fn what_a_lapsed_lease_interrupted_is_in_the_journal(store: &dyn Store) {
+    accept(store, leased(1, "orders", lease("a", at(10)))).await;
+
+    let claimed = claim(store, "orders", 1, at(12), lease("b", at(60))).await;
+
+    assert_eq!(claimed.messages[0].progress.journal, 1, "the next attempt is the second");
+    assert_eq!(stored(store, 1).await.attempts, [AttemptRecord::interrupted(1, "orders", at(12))]);
 }
 
 pub(in crate::store) async fn a_lease_that_ran_out_is_claimed_again(store: &dyn Store) {
@@ -53,7 +103,7 @@ pub(in crate::store) async fn a_lease_that_ran_out_is_claimed_again(store: &dyn 
 
     let early = claim(store, "orders", 9, at(9), lease("b", at(60))).await;
     assert!(early.messages.is_empty(), "it is still held");
-    assert_eq!(early.next_due.get(&route("orders")), Some(&at(10)), "its lease is what is waited for");
+    assert_eq!(first_due(&early), Some(at(10)), "its lease is what is waited for");
 
     assert_eq!(claim_ids(store, "orders", 9, at(10), lease("b", at(60))).await, [id(1)]);
 }
@@ -66,8 +116,8 @@ pub(in crate::store) async fn finishing_after_the_lease_was_lost_changes_nothing
 
     assert_eq!(late, Finished::LeaseLost);
     let found = stored(store, 1).await;
-    assert_eq!((found.summary.state, found.attempts.len()), (State::InFlight, 0));
-    assert_eq!(found.message.progress, Progress::default());
+    assert_eq!((found.summary.state, found.attempts.len()), (State::InFlight, 1), "only what was interrupted");
+    assert_eq!(found.message.progress, Progress { journal: 1, ..Progress::default() });
     done(store, finish(1, "b", delivered(at(12)))).await;
     let again = store.finish(finish(1, "b", end(State::Dead, at(13)))).await.unwrap();
     assert_eq!(again, Finished::LeaseLost, "what has ended is held by nobody");

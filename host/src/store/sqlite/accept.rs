@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, params};
 
-use super::{finish, keys, rows};
+use super::{finish, keys, order, rows};
 use crate::clock::Timestamp;
 use crate::message::State;
 use crate::store::{Acceptance, Accepted, Entry, KeyState, StoreError};
@@ -29,14 +29,19 @@ pub(super) fn prepare(acceptance: Acceptance) -> Result<Prepared, StoreError> {
 /// # Errors
 /// [`StoreError`]
 pub(super) fn accept(connection: &Connection, prepared: &Prepared) -> Result<Accepted, StoreError> {
-    let Prepared { acceptance: Acceptance { message, entry, attempts, key, hold }, .. } = prepared;
+    let Prepared { acceptance: Acceptance { message, entry, attempts, key, hold, order }, .. } = prepared;
     if let Some(claim) = key {
         match keys::store(connection, claim, message.accepted_at)? {
             KeyState::Fresh => {}
             used => return Ok(Accepted::Key(used)),
         }
     }
-    let columns = Columns::of(entry, message.accepted_at);
+    let turn = match (entry, order) {
+        (Entry::Queued { .. } | Entry::Leased(_), Some(key)) => order::turn_in(connection, &message.route, key)?,
+        _ => order::NONE,
+    };
+    let behind = turn == order::BEHIND;
+    let columns = Columns::of(entry, behind, message.accepted_at);
     let reason = match entry {
         Entry::Ended { reason, .. } => reason.as_str(),
         _ => attempts.last().map_or("", |attempt| attempt.reason.as_str()),
@@ -45,8 +50,9 @@ pub(super) fn accept(connection: &Connection, prepared: &Prepared) -> Result<Acc
     connection
         .prepare_cached(
             "INSERT INTO messages (id, route, state, due_at, lease_owner, lease_until, accepted_at, ended_at, reason,
-                 idempotency_key, attempts, journal, started_at, previous_delay_ns, reauthenticated, hops)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)",
+                 idempotency_key, attempts, journal, started_at, previous_delay_ns, reauthenticated, hops,
+                 order_route, order_key, turn)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)",
         )?
         .execute(params![
             message.id.as_bytes(),
@@ -65,6 +71,9 @@ pub(super) fn accept(connection: &Connection, prepared: &Prepared) -> Result<Acc
             progress.previous_delay.map(rows::nanos),
             progress.reauthenticated,
             progress.hops,
+            order.as_ref().map(|_| message.route.as_str()),
+            order,
+            turn,
         ])?;
     let seq = connection.last_insert_rowid();
     let request = &message.request;
@@ -77,7 +86,7 @@ pub(super) fn accept(connection: &Connection, prepared: &Prepared) -> Result<Acc
     if let Some(hold) = hold {
         finish::hold(connection, hold)?;
     }
-    Ok(Accepted::Stored)
+    Ok(if behind { Accepted::Behind } else { Accepted::Stored })
 }
 
 /// The columns that an entry decides.
@@ -89,8 +98,11 @@ struct Columns<'entry> {
 }
 
 impl<'entry> Columns<'entry> {
-    fn of(entry: &'entry Entry, accepted_at: Timestamp) -> Self {
+    fn of(entry: &'entry Entry, behind: bool, accepted_at: Timestamp) -> Self {
         match entry {
+            Entry::Leased(_) if behind => {
+                Self { state: State::Queued, due_at: Some(accepted_at), lease: None, ended_at: None }
+            }
             Entry::Queued { due } => Self { state: State::Queued, due_at: Some(*due), lease: None, ended_at: None },
             Entry::Leased(lease) => Self {
                 state: State::InFlight,

@@ -8,7 +8,7 @@ use super::finish::append_attempt;
 use super::{keys, rows};
 use crate::clock::Timestamp;
 use crate::message::{AttemptRecord, Message, MessageId};
-use crate::store::{Claimed, LaneClaim, Lease, Owner, StoreError};
+use crate::store::{Claimed, LaneClaim, Lease, NextDue, Owner, StoreError};
 
 /// Claims, lane by lane, what is due: queued messages, and those whose lease ran out.
 ///
@@ -26,49 +26,82 @@ pub(super) fn claim_due(
     let mut claimed = Claimed::default();
     for lane in lanes {
         let taken = due_in_lane(connection, lane, now)?;
-        for seq in &taken {
-            connection
-                .prepare_cached(
-                    "UPDATE messages SET state = 'in_flight', lease_owner = ?2, lease_until = ?3 WHERE seq = ?1",
-                )?
-                .execute(params![seq, lease.owner.0, rows::millis(lease.until)])?;
-            match load(connection, *seq) {
+        for due in &taken {
+            take(connection, due, now, lease)?;
+            match load(connection, due.seq) {
                 Ok(message) => claimed.messages.push(message),
                 Err(StoreError::Unusable(reason)) => {
+                    let seq = due.seq;
                     tracing::error!(seq, route = %lane.route, reason, "a message cannot be read and is passed over");
                 }
                 Err(error) => return Err(error),
             }
         }
-        if let Some(next) = next_due(connection, lane, &taken.into_iter().collect())? {
+        let next = next_due(connection, lane, &taken.iter().map(|due| due.seq).collect())?;
+        if next.earliest().is_some() {
             claimed.next_due.insert(lane.route.clone(), next);
         }
     }
     Ok(claimed)
 }
 
-/// What is due in one lane, oldest due first and in the order stored, at most as many as the lane asks for.
-fn due_in_lane(connection: &Connection, lane: &LaneClaim, now: Timestamp) -> Result<Vec<i64>, StoreError> {
-    const QUEUED: &str = "SELECT due_at, seq FROM messages INDEXED BY messages_due
-        WHERE state = 'queued' AND route = ?1 AND due_at <= ?2 ORDER BY due_at, seq LIMIT ?3";
+/// A message that may be claimed. They sort as they are to be claimed: the oldest due first, in the order stored.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Due {
+    at: i64,
+    seq: i64,
+    /// Whether its lease ran out.
+    lapsed: bool,
+}
+
+/// What is due in one lane, at most as many as the lane asks for.
+fn due_in_lane(connection: &Connection, lane: &LaneClaim, now: Timestamp) -> Result<Vec<Due>, StoreError> {
+    const FIRST: &str = "SELECT due_at, seq FROM messages INDEXED BY messages_due
+        WHERE state = 'queued' AND turn < 2 AND route = ?1 AND (attempts > 0) = 0 AND due_at <= ?2
+        ORDER BY due_at, seq LIMIT ?3";
+    const RETRIES: &str = "SELECT due_at, seq FROM messages INDEXED BY messages_due
+        WHERE state = 'queued' AND turn < 2 AND route = ?1 AND (attempts > 0) = 1 AND due_at <= ?2
+        ORDER BY due_at, seq LIMIT ?3";
     const LAPSED: &str = "SELECT due_at, seq FROM messages INDEXED BY messages_leased
         WHERE state = 'in_flight' AND route = ?1 AND lease_until <= ?2 ORDER BY due_at, seq LIMIT ?3";
-    if lane.limit == 0 {
-        return Ok(Vec::new());
-    }
-    let limit = i64::try_from(lane.limit).unwrap_or(i64::MAX);
-    let mut due: Vec<(i64, i64)> = Vec::new();
-    for sql in [QUEUED, LAPSED] {
+    let mut due = Vec::new();
+    for (sql, lapsed, limit) in
+        [(FIRST, false, lane.limit), (RETRIES, false, lane.limit.min(lane.retries)), (LAPSED, true, lane.limit)]
+    {
+        if limit == 0 {
+            continue;
+        }
         let mut statement = connection.prepare_cached(sql)?;
-        let rows = statement
-            .query_map(params![lane.route.as_str(), rows::millis(now), limit], |row| Ok((row.get(0)?, row.get(1)?)))?;
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let rows = statement.query_map(params![lane.route.as_str(), rows::millis(now), limit], |row| {
+            Ok(Due { at: row.get(0)?, seq: row.get(1)?, lapsed })
+        })?;
         for row in rows {
             due.push(row?);
         }
     }
     due.sort_unstable();
     due.truncate(lane.limit);
-    Ok(due.into_iter().map(|(_, seq)| seq).collect())
+    Ok(due)
+}
+
+/// Puts a message under the lease. What may have been attempted under one that ran out is written down.
+fn take(connection: &Connection, due: &Due, now: Timestamp, lease: &Lease) -> Result<(), StoreError> {
+    let until = rows::millis(lease.until);
+    if due.lapsed {
+        let mut statement = connection.prepare_cached(
+            "UPDATE messages SET lease_owner = ?2, lease_until = ?3, journal = journal + 1 WHERE seq = ?1
+             RETURNING seq, journal, route",
+        )?;
+        interrupt(connection, statement.query(params![due.seq, lease.owner.0, until])?, now)?;
+    } else {
+        connection
+            .prepare_cached(
+                "UPDATE messages SET state = 'in_flight', lease_owner = ?2, lease_until = ?3 WHERE seq = ?1",
+            )?
+            .execute(params![due.seq, lease.owner.0, until])?;
+    }
+    Ok(())
 }
 
 fn load(connection: &Connection, seq: i64) -> Result<Message, StoreError> {
@@ -81,13 +114,16 @@ fn load(connection: &Connection, seq: i64) -> Result<Message, StoreError> {
     message.unwrap_or_else(|| Err(StoreError::Unusable("it has a message without its request".to_owned())))
 }
 
-/// When the lane's next message is due or its lease runs out, those just `taken` apart.
-fn next_due(connection: &Connection, lane: &LaneClaim, taken: &BTreeSet<i64>) -> Result<Option<Timestamp>, StoreError> {
-    let queued: Option<i64> = connection
-        .prepare_cached(
-            "SELECT min(due_at) FROM messages INDEXED BY messages_due WHERE state = 'queued' AND route = ?1",
-        )?
-        .query_row([lane.route.as_str()], |row| row.get(0))?;
+/// When the lane's next messages are due or a lease runs out, those just `taken` apart.
+fn next_due(connection: &Connection, lane: &LaneClaim, taken: &BTreeSet<i64>) -> Result<NextDue, StoreError> {
+    const FIRST: &str = "SELECT min(due_at) FROM messages INDEXED BY messages_due
+        WHERE state = 'queued' AND turn < 2 AND route = ?1 AND (attempts > 0) = 0";
+    const RETRY: &str = "SELECT min(due_at) FROM messages INDEXED BY messages_due
+        WHERE state = 'queued' AND turn < 2 AND route = ?1 AND (attempts > 0) = 1";
+    let soonest = |sql| -> rusqlite::Result<Option<i64>> {
+        connection.prepare_cached(sql)?.query_row([lane.route.as_str()], |row| row.get(0))
+    };
+    let (first, retry) = (soonest(FIRST)?, soonest(RETRY)?);
     let mut statement = connection.prepare_cached(
         "SELECT lease_until, seq FROM messages INDEXED BY messages_leased
          WHERE state = 'in_flight' AND route = ?1 ORDER BY lease_until",
@@ -101,7 +137,8 @@ fn next_due(connection: &Connection, lane: &LaneClaim, taken: &BTreeSet<i64>) ->
             break;
         }
     }
-    Ok([queued, leased].into_iter().flatten().min().map(rows::timestamp))
+    let first = [first, leased].into_iter().flatten().min();
+    Ok(NextDue { first: first.map(rows::timestamp), retry: retry.map(rows::timestamp) })
 }
 
 /// Prolongs leases; answers the messages that are still held.

@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::rows;
+use super::{order, rows};
 use crate::message::State;
 use crate::store::{Finish, Finished, Hold, StoreError, Then};
 
@@ -17,14 +17,18 @@ pub(super) fn finish(connection: &Connection, finish: &Finish, record: &str) -> 
         }
         Then::End { state, reason, at } => (*state, None, None, Some(*at), reason.as_str()),
     };
+    let leaves_order = match finish.then {
+        Then::Queue { .. } => false,
+        Then::End { state, .. } => !(state == State::Dead && finish.blocks),
+    };
     let progress = &finish.progress;
-    let seq: Option<i64> = connection
+    let finished = connection
         .prepare_cached(
             "UPDATE messages SET state = ?3, route = coalesce(?4, route), due_at = ?5, ended_at = ?6, reason = ?7,
                  attempts = ?8, journal = ?9, started_at = ?10, previous_delay_ns = ?11, reauthenticated = ?12,
-                 hops = ?13, lease_owner = NULL, lease_until = NULL
+                 hops = ?13, turn = CASE WHEN ?14 THEN 0 ELSE turn END, lease_owner = NULL, lease_until = NULL
              WHERE id = ?1 AND state = 'in_flight' AND lease_owner = ?2
-             RETURNING seq",
+             RETURNING seq, order_route, order_key",
         )?
         .query_row(
             params![
@@ -41,12 +45,16 @@ pub(super) fn finish(connection: &Connection, finish: &Finish, record: &str) -> 
                 progress.previous_delay.map(rows::nanos),
                 progress.reauthenticated,
                 progress.hops,
+                leaves_order,
             ],
-            |row| row.get(0),
+            |row| Ok((row.get(0)?, row.get::<_, Option<String>>(1)?, row.get::<_, Option<String>>(2)?)),
         )
         .optional()?;
-    let Some(seq) = seq else { return Ok(Finished::LeaseLost) };
+    let Some((seq, order_route, order_key)) = finished else { return Ok(Finished::LeaseLost) };
     append_attempt(connection, seq, record)?;
+    if leaves_order && let (Some(route), Some(key)) = (order_route, order_key) {
+        order::let_next(connection, &route, &key)?;
+    }
     if let Some(held) = &finish.hold {
         hold(connection, held)?;
     }

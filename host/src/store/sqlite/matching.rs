@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use rusqlite::{Connection, Row, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::rows;
+use super::{order, rows};
 use crate::clock::Timestamp;
 use crate::message::{MessageId, State};
 use crate::store::{Filter, Selection, StoreError, Summary};
@@ -97,18 +97,31 @@ impl Amendment {
 
     /// Amends one message; answers whether it was in a state for that.
     fn apply(self, connection: &Connection, id: MessageId) -> Result<bool, StoreError> {
+        // What is redriven joins its order again, before those that came after it, unless it never left.
         let (sql, now) = match self {
             Self::Redrive { now } => (
                 "UPDATE messages SET state = 'queued', due_at = ?2, ended_at = NULL, attempts = 0, started_at = NULL,
-                     previous_delay_ns = NULL, reauthenticated = 0, hops = 0
-                 WHERE id = ?1 AND state IN ('answered', 'dead', 'dropped')",
+                     previous_delay_ns = NULL, reauthenticated = 0, hops = 0,
+                     turn = CASE WHEN turn = 0 AND order_key IS NOT NULL THEN 2 ELSE turn END
+                 WHERE id = ?1 AND state IN ('answered', 'dead', 'dropped') RETURNING order_route, order_key",
                 now,
             ),
-            Self::Discard { now } => {
-                ("UPDATE messages SET state = 'discarded', ended_at = ?2 WHERE id = ?1 AND state = 'dead'", now)
-            }
+            Self::Discard { now } => (
+                "UPDATE messages SET state = 'discarded', ended_at = ?2, turn = 0 WHERE id = ?1 AND state = 'dead'
+                 RETURNING order_route, order_key",
+                now,
+            ),
         };
-        Ok(connection.prepare_cached(sql)?.execute(params![id.as_bytes(), rows::millis(now)])? > 0)
+        let amended = connection
+            .prepare_cached(sql)?
+            .query_row(params![id.as_bytes(), rows::millis(now)], |row| {
+                Ok((row.get::<_, Option<String>>(0)?, row.get::<_, Option<String>>(1)?))
+            })
+            .optional()?;
+        if let Some((Some(route), Some(key))) = &amended {
+            order::let_next(connection, route, key)?;
+        }
+        Ok(amended.is_some())
     }
 }
 

@@ -102,7 +102,7 @@ pub(super) fn message(connection: &Connection, id: MessageId) -> Result<Option<S
             rows::summary_columns!(),
             ", m.seq FROM messages m JOIN requests r ON r.seq = m.seq WHERE m.id = ?1"
         ))?
-        .query_row([id.as_bytes()], |row| Ok((rows::summary(row), row.get::<_, i64>(10)?)))
+        .query_row([id.as_bytes()], |row| Ok((rows::summary(row), row.get::<_, i64>(12)?)))
         .optional()?;
     let Some((summary, seq)) = head else { return Ok(None) };
     let message = connection
@@ -127,29 +127,46 @@ pub(super) fn message(connection: &Connection, id: MessageId) -> Result<Option<S
 /// # Errors
 /// [`StoreError`]
 pub(super) fn tally(connection: &Connection) -> Result<BTreeMap<(String, State), u64>, StoreError> {
+    let mut tally = BTreeMap::new();
+    for state in State::ALL {
+        let counts = count_by_route(connection, state)?;
+        tally.extend(counts.into_iter().map(|(route, count)| ((route, state), count)));
+    }
+    Ok(tally)
+}
+
+/// How many messages have not ended, by route. Walks over those, as [`tally`] does.
+///
+/// # Errors
+/// [`StoreError`]
+pub(super) fn backlog(connection: &Connection) -> Result<BTreeMap<String, u64>, StoreError> {
+    let mut backlog = count_by_route(connection, State::Queued)?;
+    for (route, count) in count_by_route(connection, State::InFlight)? {
+        *backlog.entry(route).or_default() += count;
+    }
+    Ok(backlog)
+}
+
+fn count_by_route(connection: &Connection, state: State) -> Result<BTreeMap<String, u64>, StoreError> {
     const FINISHED: &str = "SELECT route FROM messages INDEXED BY messages_finished
         WHERE state IN ('delivered', 'dropped', 'discarded') AND state = ?1";
     const OTHERS: &str = "SELECT route FROM messages INDEXED BY messages_by_state
         WHERE state <> 'delivered' AND state = ?1";
-    let mut tally = BTreeMap::new();
-    for state in State::ALL {
-        let finished = matches!(state, State::Delivered | State::Dropped | State::Discarded);
-        let mut statement = connection.prepare_cached(if finished { FINISHED } else { OTHERS })?;
-        let mut routes = statement.query([state.as_str()])?;
-        // Counted here, because SQLite would sort them first.
-        let mut counts: BTreeMap<String, u64> = BTreeMap::new();
-        while let Some(row) = routes.next()? {
-            let route = row.get_ref(0)?.as_str().map_err(rows::unreadable)?;
-            match counts.get_mut(route) {
-                Some(count) => *count += 1,
-                None => {
-                    counts.insert(route.to_owned(), 1);
-                }
+    let finished = matches!(state, State::Delivered | State::Dropped | State::Discarded);
+    let mut statement = connection.prepare_cached(if finished { FINISHED } else { OTHERS })?;
+    let mut routes = statement.query([state.as_str()])?;
+    // Counted here, because SQLite would sort them first.
+    let mut counts: BTreeMap<String, u64> = BTreeMap::new();
+    while let Some(row) = routes.next()? {
+        let route = row.get_ref(0)?.as_str().map_err(rows::unreadable)?;
+        match counts.get_mut(route) {
+            Some(count) => *count += 1,
+            None => {
+                counts.insert(route.to_owned(), 1);
             }
         }
-        tally.extend(counts.into_iter().map(|(route, count)| ((route, state), count)));
     }
-    Ok(tally)
+    Ok(counts)
 }
 
 /// Holds that have not run out.

@@ -7,9 +7,10 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use rusqlite::Row;
 
+use super::order;
 use crate::clock::Timestamp;
 use crate::message::{AttemptRecord, Message, MessageId, Progress, Request, RouteName, State};
-use crate::store::{StoreError, Summary};
+use crate::store::{StoreError, Summary, Turn};
 
 /// The columns that [`message`] reads, of `messages m` and `requests r`.
 macro_rules! message_columns {
@@ -23,7 +24,8 @@ pub(super) use message_columns;
 /// The columns that [`summary`] reads, of `messages m` and `requests r`.
 macro_rules! summary_columns {
     () => {
-        "m.id, m.route, m.state, m.reason, m.journal, r.method, r.path, m.accepted_at, m.due_at, m.ended_at"
+        "m.id, m.route, m.state, m.reason, m.journal, r.method, r.path, m.accepted_at, m.due_at, m.ended_at,
+         m.order_key, m.turn"
     };
 }
 pub(super) use summary_columns;
@@ -70,6 +72,12 @@ pub(super) fn summary(row: &Row<'_>) -> Result<Summary, StoreError> {
         accepted_at: timestamp(row.get(7)?),
         due_at: row.get::<_, Option<i64>>(8)?.map(timestamp),
         ended_at: row.get::<_, Option<i64>>(9)?.map(timestamp),
+        order_key: row.get(10)?,
+        turn: match row.get(11)? {
+            order::NOW => Some(Turn::Now),
+            order::BEHIND => Some(Turn::Behind),
+            _ => None,
+        },
     })
 }
 

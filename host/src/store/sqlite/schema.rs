@@ -10,7 +10,10 @@
 //! - `messages`: one short row for each message, rewritten at every step of its life. `seq` orders them as they were
 //!   stored. `due_at` stands until the message ends (a released message keeps its turn); `lease_*` are set exactly
 //!   while it is in flight, `ended_at` exactly when it has ended: the table checks this itself.
-//!   `previous_delay_ns` is in nanoseconds.
+//!   `previous_delay_ns` is in nanoseconds. A message with an `order_key` belongs to the order of that key on
+//!   `order_route`, the route it came to: `turn` is 1 while it is the one that may be attempted (or, dead, keeps the
+//!   others waiting), 2 while it is behind another, 0 in no order or out of it. In each order at most one message has
+//!   turn 1, and if any is behind, one has.
 //! - `requests`: the long part, never rewritten, so that finishing a message does not write its body again. `headers`
 //!   is a sequence of fields, each: one byte of flags (1 = sensitive), the length of the name (2 bytes, big-endian),
 //!   the length of the value (4 bytes, big-endian), name, value. Values are bytes.
@@ -39,7 +42,7 @@ use crate::store::StoreError;
 pub(super) const APPLICATION_ID: i32 = 0x4253_5450;
 
 /// How a file comes from each version to the next.
-const MIGRATIONS: &[&str] = &[FIRST];
+const MIGRATIONS: &[&str] = &[FIRST, ORDERS];
 
 const FIRST: &str = "
 CREATE TABLE messages (
@@ -109,6 +112,18 @@ CREATE TABLE holds (
     destination TEXT PRIMARY KEY,
     until       INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+";
+
+/// Orders by key, and retries that can be told from first attempts.
+const ORDERS: &str = "
+ALTER TABLE messages ADD COLUMN order_route TEXT;
+ALTER TABLE messages ADD COLUMN order_key TEXT;
+ALTER TABLE messages ADD COLUMN turn INTEGER NOT NULL DEFAULT 0
+    CHECK (turn BETWEEN 0 AND 2 AND (turn = 0 OR order_key IS NOT NULL) AND (turn <> 2 OR state = 'queued'));
+
+DROP INDEX messages_due;
+CREATE INDEX messages_due      ON messages (route, (attempts > 0), due_at) WHERE state = 'queued' AND turn < 2;
+CREATE INDEX messages_in_order ON messages (order_route, order_key, turn, seq) WHERE turn > 0;
 ";
 
 /// Makes sure the file is a Backstop store of this version, migrating an older one and filling an empty one.

@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, params};
 
-use super::rows;
+use super::{order, rows};
 use crate::clock::Timestamp;
 use crate::store::{Retention, StoreError};
 
@@ -69,12 +69,16 @@ fn remove(
 ) -> Result<(), StoreError> {
     let found = found.collect::<rusqlite::Result<Vec<_>>>()?;
     for seq in found {
-        for table in [
-            "DELETE FROM attempts WHERE seq = ?1",
-            "DELETE FROM requests WHERE seq = ?1",
-            "DELETE FROM messages WHERE seq = ?1",
-        ] {
-            connection.prepare_cached(table)?.execute([seq])?;
+        connection.prepare_cached("DELETE FROM attempts WHERE seq = ?1")?.execute([seq])?;
+        connection.prepare_cached("DELETE FROM requests WHERE seq = ?1")?.execute([seq])?;
+        let order = connection
+            .prepare_cached("DELETE FROM messages WHERE seq = ?1 RETURNING order_route, order_key, turn")?
+            .query_row([seq], |row| {
+                Ok((row.get::<_, Option<String>>(0)?, row.get::<_, Option<String>>(1)?, row.get(2)?))
+            })?;
+        // A dead letter that kept its order waiting gives way at last.
+        if let (Some(route), Some(key), order::NOW) = order {
+            order::let_next(connection, &route, &key)?;
         }
         *left = left.saturating_sub(1);
     }

@@ -9,8 +9,8 @@ use tempfile::TempDir;
 use super::*;
 use crate::message::AttemptRecord;
 use crate::store::contract::{
-    self, accept, acceptance, at, claim_ids, delivered, finish, id, keys, lease, leased, leases, model, owner, queued,
-    route, selections, stored,
+    self, accept, acceptance, at, claim_ids, delivered, finish, id, keys, lease, leased, leases, model, orders, owner,
+    queued, route, selections, stored,
 };
 use crate::store::{Entry, Finished};
 
@@ -70,6 +70,19 @@ rules! {
     sqlite_reroutes_a_message => leases::a_rerouted_message_waits_on_its_new_route;
     sqlite_prolongs_a_lease_for_its_holder => leases::a_lease_is_prolonged_for_its_holder_only;
     sqlite_releases_a_message_to_its_turn => leases::what_is_released_keeps_its_turn;
+    sqlite_claims_no_more_retries_than_may_be => leases::no_more_retries_are_claimed_than_may_be;
+    sqlite_claims_lapsed_leases_whatever_the_retries => leases::a_lapsed_lease_is_claimed_whatever_may_be_retried;
+    sqlite_writes_down_what_a_lapsed_lease_interrupted => leases::what_a_lapsed_lease_interrupted_is_in_the_journal;
+    sqlite_keeps_an_order => orders::one_goes_at_a_time_and_as_they_came;
+    sqlite_keeps_an_order_over_a_retry => orders::a_retry_keeps_those_behind_it_waiting;
+    sqlite_orders_nobody_else => orders::other_keys_and_routes_go_on;
+    sqlite_leases_nobody_out_of_turn => orders::one_behind_another_is_not_leased_to_who_accepts_it;
+    sqlite_gives_one_of_many_the_turn => orders::of_many_accepted_at_once_one_has_the_turn;
+    sqlite_blocks_an_order_behind_a_dead_letter => orders::a_dead_letter_blocks_its_order_until_it_is_discarded;
+    sqlite_redrives_before_what_was_blocked => orders::a_dead_letter_that_is_redriven_goes_before_those_it_blocked;
+    sqlite_skips_a_dead_letter => orders::a_dead_letter_that_is_skipped_lets_the_next_one_go;
+    sqlite_unblocks_an_order_when_it_sweeps => orders::a_dead_letter_that_is_kept_no_longer_lets_the_next_one_go;
+    sqlite_keeps_the_turn_on_another_route => orders::a_message_that_leaves_for_another_route_keeps_its_turn;
     sqlite_takes_a_key_with_its_message => keys::a_key_is_taken_with_its_message;
     sqlite_keeps_keys_by_route => keys::keys_of_different_routes_are_different_keys;
     sqlite_finds_one_of_many_keys_fresh => keys::of_many_that_come_at_once_one_is_fresh;
@@ -156,6 +169,7 @@ async fn sqlite_takes_over_what_earlier_hosts_held() {
         fingerprint: [7; 32],
         message: id(number),
         owner: owner(by),
+        opened_until: at(50),
         keep_until: at(60),
     };
     assert_eq!(store.open_key(key(1, "before"), at(0)).await.unwrap(), KeyState::Fresh);
