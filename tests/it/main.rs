@@ -22,4 +22,5 @@ mod languages;
 mod shutdown;
 mod crash;
 mod crash_cycles;
+mod upgrade;
 mod author_tools;
