@@ -23,4 +23,5 @@ mod shutdown;
 mod crash;
 mod crash_cycles;
 mod upgrade;
+mod disk;
 mod author_tools;

@@ -71,8 +71,12 @@ async fn upgrade_a_store_of_version_1_goes_on_where_it_was() {
     assert_eq!((&failed_once["attempts"], &failed_once["journal"][0]["outcome"]["status"]), (&json!(2), &json!(503)));
     let in_flight = host.until(IN_FLIGHT, "delivered").await;
     assert!(is_interrupted(&in_flight["journal"][0]), "{in_flight}");
-    let mut delivered: Vec<(String, String)> =
-        vendor.receives(2).await.iter().map(|request| (request.header("backstop-message-id"), request.text())).collect();
+    let mut delivered: Vec<(String, String)> = vendor
+        .receives(2)
+        .await
+        .iter()
+        .map(|request| (request.header("backstop-message-id"), request.text()))
+        .collect();
     delivered.sort();
     let expected = [(FAILED_ONCE, "failed once"), (IN_FLIGHT, "in flight")].map(|(id, body)| (id.into(), body.into()));
     assert_eq!(delivered, expected);

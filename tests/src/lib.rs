@@ -11,9 +11,11 @@ pub mod languages;
 pub mod hand_made;
 pub mod fuzzing;
 pub mod eventually;
+pub mod disk;
 pub mod postgres;
 pub mod load;
 
+pub use disk::Disk;
 pub use eventually::eventually;
 pub use host::{Answer, Host};
 pub use load::Load;

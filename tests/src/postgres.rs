@@ -9,7 +9,7 @@
 
 use std::ffi::OsStr;
 use std::net::TcpListener;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
+use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -17,6 +17,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use tempfile::TempDir;
 
+use crate::disk::is_root;
 use crate::setup::NOBODY;
 
 /// Where Debian and its kin put each version's binaries.
@@ -240,11 +241,6 @@ fn unprivileged(program: impl AsRef<OsStr>, folder: &Path) -> Command {
         command.uid(NOBODY).gid(NOBODY);
     }
     command
-}
-
-/// Whether this process is root's.
-fn is_root() -> bool {
-    std::fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
 }
 
 fn free_port() -> Result<u16, String> {
