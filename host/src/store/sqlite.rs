@@ -6,14 +6,17 @@
 //!
 //! It refuses to share: a lock beside the file (`NAME.lock`) turns a second host away. It refuses to guess: a file
 //! that is damaged, foreign or of a newer version is [`StoreError::Unusable`], and is left as it was. Damage anywhere in
-//! it is looked for at the start, unless the file is larger than 256 MiB.
+//! it, or in its log, is looked for at the start, unless the file is larger than 256 MiB. A file that is removed or
+//! replaced while the host runs makes every write [`StoreError::Unavailable`] until it is back.
 
 mod accept;
 mod claim;
 mod finish;
 mod keys;
+mod log;
 mod matching;
 mod opening;
+mod presence;
 mod order;
 mod reader;
 mod rows;
