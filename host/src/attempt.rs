@@ -3,7 +3,6 @@
 //! Both those who wait (a synchronous caller) and those who do not (the queue) go through here, so that an attempt
 //! means the same to both. It changes nothing in the store; it answers what is to be changed.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +16,7 @@ use crate::message::{
 };
 use crate::policy::{AttemptView, Catalog, Judge};
 use crate::queue::Holds;
+use crate::routes::Routes;
 use crate::store::{Hold, Then};
 use crate::watch::Watch;
 
@@ -26,7 +26,7 @@ const POLICY_FAILED: &str = "policy failed";
 /// Makes attempts, with all that takes.
 pub struct Attempts {
     /// The routes by name: those that a fallback may lead to.
-    pub routes: BTreeMap<RouteName, Arc<Route>>,
+    pub routes: Arc<Routes>,
     /// Who judges.
     pub catalog: Arc<Catalog>,
     /// How an attempt reaches its destination.
@@ -310,7 +310,7 @@ impl Attempts {
 
     /// No further attempt is allowed on `route`: the policy's fallback, else the route's, else a dead letter.
     fn conclude(&self, progress: &Progress, policy: Option<Fallback>, route: &Route) -> Step {
-        let can_take = |other: &RouteName| *other != route.name && self.routes.contains_key(other);
+        let can_take = |other: &RouteName| *other != route.name && self.routes.served(other.as_str()).is_some();
         message::conclude(progress, policy.into_iter().chain(route.fallback.clone()), can_take)
     }
 

@@ -27,6 +27,8 @@ pub enum Kind {
     Forbidden,
     /// No such route.
     UnknownRoute,
+    /// The route takes nothing in for now.
+    RouteDisabled,
     /// No such message.
     UnknownMessage,
     /// No such page.
@@ -66,6 +68,9 @@ impl Kind {
             Self::Unauthorized => ("unauthorized", StatusCode::UNAUTHORIZED, "The admin token is missing or wrong"),
             Self::Forbidden => ("forbidden", StatusCode::FORBIDDEN, "Such callers are not served"),
             Self::UnknownRoute => ("unknown-route", StatusCode::NOT_FOUND, "There is no such route"),
+            Self::RouteDisabled => {
+                ("route-disabled", StatusCode::SERVICE_UNAVAILABLE, "The route takes nothing in for now")
+            }
             Self::UnknownMessage => ("unknown-message", StatusCode::NOT_FOUND, "There is no such message"),
             Self::NotFound => ("not-found", StatusCode::NOT_FOUND, "There is nothing here"),
             Self::RequestTimeout => ("request-timeout", StatusCode::REQUEST_TIMEOUT, "The body did not arrive in time"),

@@ -45,6 +45,15 @@ pub struct Config {
     pub sources: Sources,
 }
 
+impl Config {
+    /// Which policy each route that is served is bound to. What a disabled route names is not needed, and may be
+    /// missing.
+    pub fn bindings(&self) -> impl Iterator<Item = (RouteName, Option<PolicyBinding>)> {
+        let served = self.routes.values().filter(|route| route.enabled);
+        served.map(|route| (route.name.clone(), route.policy.clone()))
+    }
+}
+
 impl fmt::Debug for Config {
     /// Its description, which holds no secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -53,7 +62,7 @@ impl fmt::Debug for Config {
 }
 
 /// The admin listener.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Admin {
     /// Where it listens.
     pub listen: SocketAddr,

@@ -227,8 +227,8 @@ impl Clock for HandClock {
 /// A route to `url`, with the defaults.
 pub(crate) fn route_to(url: &str) -> Route {
     Route {
-        name: RouteName::new("vendor").unwrap(),
         enabled: true,
+        name: RouteName::new("vendor").unwrap(),
         destination: destination(url),
         mode: Mode::Async,
         policy: None,

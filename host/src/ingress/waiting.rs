@@ -12,9 +12,7 @@ use axum::response::Response;
 use futures_util::FutureExt as _;
 use http_body_util::BodyExt;
 
-use super::{
-    ATTEMPTS, Ingress, MESSAGE_ID, STATE, accepted, insert_text, lane_closed, lane_saturated, plain, unavailable,
-};
+use super::{ATTEMPTS, Ingress, MESSAGE_ID, STATE, accepted, insert_text, lane_saturated, plain, unavailable};
 use crate::attempt::{Course, Made, Terms};
 use crate::clock::Timestamp;
 use crate::config::Route;
@@ -110,6 +108,10 @@ impl Waiting {
 
     async fn answer(&mut self) -> Result<Response, Problem> {
         loop {
+            // The next attempt is made under the terms of the day: the configuration may have changed since the last.
+            if let Some(route) = self.ingress.routes.served(self.route.name.as_str()) {
+                self.route = route;
+            }
             let made = match self.next().await {
                 Next::LeaveToQueue(due) => return self.leave_to_queue(due).await,
                 Next::GiveUp(reason) => {
@@ -139,8 +141,8 @@ impl Waiting {
                     }
                 }
                 Transition::Rerouted(next) => {
-                    if let Some(route) = self.ingress.routes.get(&next) {
-                        self.route = Arc::clone(route);
+                    if let Some(route) = self.ingress.routes.served(next.as_str()) {
+                        self.route = route;
                     }
                     self.message.route = next;
                     self.last = None;
@@ -278,7 +280,7 @@ impl Waiting {
                 self.left_to_queue = true;
                 Ok(accepted(self.message.id))
             }
-            Offered::Closed => Err(lane_closed(&self.route.name)),
+            Offered::Closed => Err(self.ingress.closed(&self.route.name)),
             Offered::Saturated | Offered::Key(_) => Err(lane_saturated(&self.route.name)),
         }
     }

@@ -16,6 +16,7 @@ use crate::config::{Destination, Idempotency, Mode, Route};
 use crate::dispatch::{Clients, CredentialId, Delivery, Notifier, Sent, Transport};
 use crate::message::{Envelope, Fallback, MessageId, Outcome, Progress, Request, Response, State};
 use crate::policy::Catalog;
+use crate::routes::Routes;
 use crate::store::memory::MemoryStore;
 
 /// What a vendor does with one attempt.
@@ -77,8 +78,8 @@ struct Bench {
 
 fn route(name: &str, change: impl FnOnce(&mut Route)) -> Arc<Route> {
     let mut route = Route {
-        name: RouteName::new(name).unwrap(),
         enabled: true,
+        name: RouteName::new(name).unwrap(),
         destination: Destination {
             url: format!("http://{name}.test/").parse().unwrap(),
             timeout: Duration::from_secs(10),
@@ -137,7 +138,7 @@ impl Bench {
         let holds = Arc::new(Holds::default());
         let watch = Arc::new(Watch::new(by_name.keys()));
         let attempts = Attempts {
-            routes: by_name.clone(),
+            routes: Arc::new(Routes::new(by_name.clone())),
             catalog: Arc::new(catalog.await.unwrap()),
             transport: Arc::clone(&vendor) as Arc<dyn Transport>,
             holds: Arc::clone(&holds),
