@@ -201,6 +201,7 @@ fn finish(id: MessageId) -> Finish {
             delay_ms: None,
             transition: "delivered".to_owned(),
             clamped: Vec::new(),
+            withheld: None,
             provenance: Provenance { fuel: 1234, took_ns: 900, ..Provenance::default() },
         },
         then: Then::End { state: State::Delivered, reason: "200 OK".to_owned(), at: now },

@@ -296,7 +296,7 @@ async fn redrive(Shared(admin): Shared<Arc<Admin>>, selection: Result<Json<Selec
 
 async fn discard(Shared(admin): Shared<Arc<Admin>>, selection: Result<Json<Selection>, JsonRejection>) -> Response {
     match selection {
-        Ok(Json(selection)) => match admin.store.discard(selection, admin.clock.now()).await {
+        Ok(Json(selection)) => match admin.queue.discard(selection).await {
             Ok(discarded) => Json(json!({ "discarded": discarded })).into_response(),
             Err(error) => store_problem(&error, "/v1/dead/discard"),
         },

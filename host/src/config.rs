@@ -9,6 +9,7 @@
 mod defaults;
 mod describe;
 mod interpolate;
+mod limits;
 mod problem;
 mod raw;
 mod reader;
@@ -28,6 +29,7 @@ use std::path::{Path, PathBuf};
 pub(crate) use defaults::{default_envelope, default_response_limit};
 use interpolate::Noting;
 pub use interpolate::{Machine, Surroundings};
+pub use limits::{Breaker, OnFailure, Order, OrderKey, Rate, RetryBudget};
 pub(crate) use problem::Place;
 pub use problem::{Problem, Problems};
 pub(crate) use raw::RawPolicyLimits;

@@ -1,6 +1,7 @@
 //! Wiring and shutdown: builds every part from the configuration, starts them in order, stops them in reverse. It
 //! decides nothing.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use crate::ingress::{self, Ingress};
 use crate::listener::{self, Descriptors};
 use crate::message::MessageId;
 use crate::policy::{Catalog, PolicyProblems, StateDir, StateDirError};
-use crate::queue::{self, Holds, Queue, Tally};
+use crate::queue::{self, Holds, Queue};
 use crate::reload::{Files, Parts, Reload};
 use crate::routes::{self, Routes};
 use crate::store::{Owner, SqliteStore, Store, StoreError};
@@ -120,7 +121,7 @@ impl Engine {
         };
         let catalog = Arc::new(Catalog::open(&config.policies, state, config.bindings(), Arc::clone(&clock)).await?);
         let recovered = store.recover(owner.clone(), now).await.map_err(store_error)?;
-        let tally = store.tally().await.map_err(store_error)?;
+        let open = store.backlog().await.map_err(store_error)?;
         let holds = Arc::new(Holds::new(store.holds(now).await.map_err(store_error)?));
 
         let ingress_listener = listen("listen", config.listen).await?;
@@ -149,7 +150,7 @@ impl Engine {
             clock: Arc::clone(&clock),
         });
         let queue = Arc::new(Queue::new(
-            queue::lanes(routes::served(&config.routes), &tally, config.max_in_flight),
+            queue::lanes(routes::served(&config.routes), &open, config.max_in_flight),
             Arc::clone(&store),
             Arc::clone(&attempts),
             Arc::clone(&holds),
@@ -158,7 +159,7 @@ impl Engine {
             owner.clone(),
             stop.clone(),
         ));
-        say_what_was_left(&routes, &tally, recovered);
+        say_what_was_left(&routes, &open, recovered);
         let reload = Arc::new(Reload::new(
             config,
             Parts {
@@ -272,9 +273,7 @@ impl Engine {
             () = self.rest.wait() => {}
             () = self.clock.sleep(Duration::from_secs(1)) => {}
         }
-        let queued = self.store.tally().await.map_or(0, |tally| {
-            tally.iter().filter(|((_, state), _)| !state.is_terminal()).map(|(_, count)| count).sum()
-        });
+        let queued = self.store.backlog().await.map_or(0, |open| open.values().sum());
         if let Err(error) = self.store.close().await {
             tracing::error!(
                 error = &error as &dyn std::error::Error,
@@ -305,14 +304,12 @@ async fn listen(key: &'static str, address: SocketAddr) -> Result<TcpListener, S
 }
 
 /// Tells what an earlier run left, and what no route will take up.
-fn say_what_was_left(routes: &Routes, tally: &Tally, recovered: u64) {
+fn say_what_was_left(routes: &Routes, open: &BTreeMap<String, u64>, recovered: u64) {
     if recovered > 0 {
         tracing::info!(messages = recovered, "an earlier run left attempts unfinished; their messages are repeated");
     }
-    for ((route, state), count) in tally {
-        if !state.is_terminal()
-            && let Some(why) = routes.standing(route).parks()
-        {
+    for (route, count) in open {
+        if let Some(why) = routes.standing(route).parks() {
             tracing::warn!(%route, messages = count, why, "messages are parked until their route is served");
         }
     }

@@ -15,6 +15,7 @@ pub mod clock;
 pub mod config;
 pub mod message;
 pub mod backoff;
+pub mod window;
 pub mod problem;
 pub mod routes;
 pub mod follow;

@@ -57,6 +57,8 @@ pub enum Kind {
     GatewayTimeout,
     /// The destination asked for quiet, longer than the caller waits.
     DestinationHeld,
+    /// The route's circuit breaker is open, longer than the caller waits.
+    BreakerOpen,
 }
 
 impl Kind {
@@ -95,6 +97,11 @@ impl Kind {
             Self::DestinationHeld => {
                 ("destination-held", StatusCode::SERVICE_UNAVAILABLE, "The destination asked for quiet")
             }
+            Self::BreakerOpen => (
+                "breaker-open",
+                StatusCode::SERVICE_UNAVAILABLE,
+                "The destination fails, and is left alone for a while",
+            ),
         }
     }
 }

@@ -6,12 +6,18 @@
 
 mod agenda;
 mod attempting;
+mod breaker;
+mod budget;
 mod claiming;
+mod gate;
 mod holds;
 mod lane;
 mod lanes;
 mod lease;
+mod order;
 mod places;
+mod rate;
+mod status;
 #[cfg(test)]
 mod tests;
 
@@ -19,7 +25,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -30,11 +35,13 @@ use crate::message::{AttemptRecord, Message, RouteName};
 use crate::store::{Acceptance, Accepted, Entry, Hold, KeyClaim, Lease, Owner, Selection, Store, StoreError};
 use crate::watch::Watch;
 
-use agenda::Agenda;
+pub use gate::{Permit, RetryRight, Shut};
 pub use holds::Holds;
-pub use lane::{Lane, Permit};
-pub use lanes::{ByRoute, Lanes, Tally, lanes, open_by_route};
+pub use lane::Lane;
+use lane::Waits;
+pub use lanes::{ByRoute, Lanes, lanes};
 use lease::Leases;
+pub use status::{BreakerStatus, LaneStatus};
 
 /// How long a lease lasts, and how often it is prolonged while its message is attempted.
 const LEASE: Duration = Duration::from_secs(30);
@@ -44,7 +51,6 @@ const STORE_RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::
 /// The queue.
 pub struct Queue {
     lanes: Lanes,
-    agenda: Agenda,
     store: Arc<dyn Store>,
     attempts: Arc<Attempts>,
     holds: Arc<Holds>,
@@ -52,7 +58,6 @@ pub struct Queue {
     clock: Arc<dyn Clock>,
     owner: Owner,
     leases: Leases,
-    wake: Notify,
     stop: CancellationToken,
     /// Attempts in flight: awaited at a shutdown, within the grace period, and then aborted.
     in_flight: TaskTracker,
@@ -87,7 +92,6 @@ impl Queue {
     ) -> Self {
         let queue = Self {
             lanes,
-            agenda: Agenda::default(),
             store,
             attempts,
             holds,
@@ -95,7 +99,6 @@ impl Queue {
             clock,
             owner,
             leases: Leases::default(),
-            wake: Notify::new(),
             stop,
             in_flight: TaskTracker::new(),
             abort: CancellationToken::new(),
@@ -110,22 +113,21 @@ impl Queue {
     /// A route that has not changed notices nothing. One that has goes on with its messages, its attempts in flight
     /// and, where their settings are the same, its rate, breaker and retry budget. One that is gone has its attempts in
     /// flight finished, and its messages stay in the store.
-    pub fn set_routes<'a>(&self, routes: impl IntoIterator<Item = &'a Arc<Route>>, open: &BTreeMap<RouteName, u64>) {
+    pub fn set_routes<'a>(&self, routes: impl IntoIterator<Item = &'a Arc<Route>>, open: &BTreeMap<String, u64>) {
         for name in self.lanes.set(routes, open) {
             if let Some(lane) = self.lanes.get(&name) {
                 self.welcome(&lane);
             }
         }
-        self.wake.notify_one();
     }
 
     /// Has a lane that is new looked at at once: what waits for it in the store is not known yet.
     fn welcome(&self, lane: &Lane) {
         let at_once = Timestamp::from_millis(0);
         if lane.open() > 0 {
-            lane.expect_by(at_once);
+            lane.expect_by(Waits::First, at_once);
         }
-        self.agenda.put(&lane.route.name, at_once);
+        self.lanes.agenda.put(&lane.route.name, at_once);
     }
 
     /// The lane of `route`.
@@ -151,21 +153,32 @@ impl Queue {
         let at_once = !lane.has_backlog(now)
             && self.holds.held_until(&lane.destination, now).is_none()
             && !self.stop.is_cancelled();
-        let permit = if at_once { lane.try_permit() } else { None };
+        let order = self.order_of(&lane, &message).await;
+        let permit = if at_once { lane.try_permit(now) } else { None };
         let entry = match permit {
             Some(_) => Entry::Leased(self.lease()),
             None => Entry::Queued { due: now },
         };
-        let acceptance =
-            Acceptance { message: message.clone(), entry, attempts: Vec::new(), key, hold: None, order: None };
-        let offered = self.accept(&lane, acceptance).await?;
-        if offered == Offered::Accepted {
-            match permit {
-                Some(permit) => self.start(message, lane, permit),
-                None => self.expect(&lane, now),
-            }
+        let acceptance = Acceptance { message: message.clone(), entry, attempts: Vec::new(), key, hold: None, order };
+        let (offered, is_behind) = self.accept(&lane, acceptance).await?;
+        match permit {
+            // Whoever is before it wakes the lane when it ends.
+            _ if is_behind || offered != Offered::Accepted => {}
+            Some(permit) => self.start(message, lane, permit, false),
+            None => self.expect(&lane, Waits::First, now),
         }
         Ok(offered)
+    }
+
+    /// The order that the message joins, where its route has one.
+    async fn order_of(&self, lane: &Lane, message: &Message) -> Option<String> {
+        let key = &lane.route.order.as_ref()?.key;
+        if !order::takes_long(key, &message.request) {
+            return order::key_of(key, &message.request);
+        }
+        let (key, request) = (key.clone(), Arc::clone(&message.request));
+        // A body that long is not read on a thread that serves others.
+        tokio::task::spawn_blocking(move || order::key_of(&key, &request)).await.ok().flatten()
     }
 
     /// Takes responsibility for a message whose caller waited in vain so far: it is queued with the attempts made.
@@ -181,30 +194,33 @@ impl Queue {
         key: Option<KeyClaim>,
     ) -> Result<Offered, StoreError> {
         let Some(lane) = self.lanes.get(&message.route) else { return Ok(Offered::Closed) };
-        let offered = self
+        let what = if message.progress.attempts > 0 { Waits::Retry } else { Waits::First };
+        let (offered, _) = self
             .accept(&lane, Acceptance { message, entry: Entry::Queued { due }, attempts, key, hold, order: None })
             .await?;
         if offered == Offered::Accepted {
-            self.expect(&lane, due);
+            self.expect(&lane, what, due);
         }
         Ok(offered)
     }
 
-    /// Stores a message that has a place in its lane from then on, and none if it is not stored.
-    async fn accept(&self, lane: &Lane, acceptance: Acceptance) -> Result<Offered, StoreError> {
+    /// Stores a message that has a place in its lane from then on, and none if it is not stored. Answers as well
+    /// whether it is behind another one of its order.
+    async fn accept(&self, lane: &Lane, acceptance: Acceptance) -> Result<(Offered, bool), StoreError> {
         if !lane.route.enabled {
-            return Ok(Offered::Closed);
+            return Ok((Offered::Closed, false));
         }
         if !lane.enter() {
-            return Ok(Offered::Saturated);
+            return Ok((Offered::Saturated, false));
         }
         let accepted = self.store.accept(acceptance).await;
         if !matches!(accepted, Ok(Accepted::Stored | Accepted::Behind)) {
             lane.leave();
         }
         Ok(match accepted? {
-            Accepted::Stored | Accepted::Behind => Offered::Accepted,
-            Accepted::Key(state) => Offered::Key(state),
+            Accepted::Stored => (Offered::Accepted, false),
+            Accepted::Behind => (Offered::Accepted, true),
+            Accepted::Key(state) => (Offered::Key(state), false),
         })
     }
 
@@ -218,24 +234,47 @@ impl Queue {
             let now = queue.clock.now();
             let redriven = queue.store.redrive(selection, now).await;
             let lanes = queue.lanes.all();
-            match queue.store.tally().await {
-                Ok(tally) => {
-                    let open = open_by_route(&tally);
-                    lanes.iter().for_each(|(name, lane)| lane.recount(open.get(name).copied().unwrap_or(0)));
+            match queue.store.backlog().await {
+                Ok(open) => {
+                    lanes.iter().for_each(|(name, lane)| lane.recount(open.get(name.as_str()).copied().unwrap_or(0)));
                 }
                 // The count is only a bound on intake; it is right again when the lane has been empty.
                 Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "could not count what waits"),
             }
-            lanes.values().for_each(|lane| queue.expect(lane, now));
+            lanes.values().for_each(|lane| queue.expect(lane, Waits::First, now));
             redriven
         });
         redriving.await.unwrap_or_else(|broken| Err(StoreError::Unavailable(Box::new(broken))))
     }
 
+    /// Gives dead letters up. Those behind them in their order may go on. Goes on to its end even if the caller does not
+    /// wait for it.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn discard(self: &Arc<Self>, selection: Selection) -> Result<u64, StoreError> {
+        let queue = Arc::clone(self);
+        let discarding = self.in_flight.spawn(async move {
+            let now = queue.clock.now();
+            let discarded = queue.store.discard(selection, now).await;
+            let ordered = |lane: &&Arc<Lane>| lane.route.order.is_some();
+            queue.lanes.all().values().filter(ordered).for_each(|lane| queue.expect(lane, Waits::First, now));
+            discarded
+        });
+        discarding.await.unwrap_or_else(|broken| Err(StoreError::Unavailable(Box::new(broken))))
+    }
+
     /// Has the lane looked at when something is due there.
-    fn expect(&self, lane: &Lane, due: Timestamp) {
-        if lane.expect_by(due) && self.agenda.put(&lane.route.name, due) {
-            self.wake.notify_one();
+    fn expect(&self, lane: &Lane, what: Waits, due: Timestamp) {
+        if lane.expect_by(what, due) {
+            self.look_when_due(lane);
+        }
+    }
+
+    /// Has the lane looked at when something that is known of may be attempted.
+    fn look_when_due(&self, lane: &Lane) {
+        if let Some(when) = lane.next_look(self.clock.now()) {
+            self.lanes.agenda.put(&lane.route.name, when);
         }
     }
 

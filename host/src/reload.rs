@@ -150,10 +150,9 @@ impl Reload {
     fn swap(&self, config: &Config, open: &BTreeMap<String, u64>) -> Changes {
         let Parts { routes, queue, alarms, watch, .. } = &self.parts;
         let (table, changes) = routes::follow(&routes.table(), &config.routes);
-        let open = open.iter().filter_map(|(name, count)| Some((RouteName::new(name).ok()?, *count))).collect();
         watch.set_routes(table.keys());
         alarms.set_routes(routes::served(&table));
-        queue.set_routes(routes::served(&table), &open);
+        queue.set_routes(routes::served(&table), open);
         routes.swap(Arc::new(table));
         self.retention.store(Arc::new(retention(config)));
         changes

@@ -22,4 +22,7 @@ mod cases;
 mod languages;
 mod shutdown;
 mod crash;
+mod crash_cycles;
+mod upgrade;
+mod disk;
 mod author_tools;

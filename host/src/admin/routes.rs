@@ -12,6 +12,7 @@ use serde_json::json;
 
 use super::Admin;
 use crate::config::Route;
+use crate::queue::LaneStatus;
 use crate::watch::Totals;
 
 /// A route in `/v1/routes`.
@@ -29,6 +30,9 @@ struct RouteStatus {
     /// Messages that have not ended.
     open: u64,
     held_until: Option<u64>,
+    /// How its lane stands; none when it is parked.
+    #[serde(flatten)]
+    lane: Option<LaneStatus>,
     since_start: Totals,
 }
 
@@ -50,6 +54,7 @@ pub(super) async fn list(Shared(admin): Shared<Arc<Admin>>) -> Response {
         policy: None,
         open: *open,
         held_until: None,
+        lane: None,
         since_start: Totals::default(),
     });
     let mut routes: Vec<RouteStatus> = configured.chain(gone).collect();
@@ -61,6 +66,7 @@ fn of_table(admin: &Admin, route: &Route, backlog: &BTreeMap<String, u64>) -> Ro
     let why = admin.routes.standing(route.name.as_str()).parks();
     let destination = route.destination.origin();
     let lane = admin.queue.lane(&route.name);
+    let now = admin.clock.now();
     let parked = || backlog.get(route.name.as_str()).copied().unwrap_or(0);
     RouteStatus {
         route: route.name.to_string(),
@@ -68,8 +74,9 @@ fn of_table(admin: &Admin, route: &Route, backlog: &BTreeMap<String, u64>) -> Ro
         why,
         mode: Some(route.mode.as_str()),
         policy: route.policy.as_ref().map(|binding| binding.name.clone()),
-        open: lane.map_or_else(parked, |lane| lane.open()),
-        held_until: admin.holds.held_until(&destination, admin.clock.now()).map(|until| until.as_millis()),
+        open: lane.as_ref().map_or_else(parked, |lane| lane.open()),
+        held_until: admin.holds.held_until(&destination, now).map(|until| until.as_millis()),
+        lane: lane.map(|lane| lane.status(now)),
         destination: Some(destination),
         since_start: admin.watch.totals(&route.name),
     }

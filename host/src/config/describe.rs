@@ -3,6 +3,8 @@
 //! The description is itself YAML that loads: what came from a variable or a file stands there as `${env:NAME}`,
 //! other secrets as `***`.
 
+mod limits;
+
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
@@ -85,7 +87,11 @@ impl Describer<'_> {
         if let Some(policy) = &route.policy {
             self.policy(place, policy, &mut shown);
         }
-        shown.insert("retry".into(), retry(&route.envelope));
+        let mut retry = retry(&route.envelope);
+        if let Some(budget) = &route.retry_budget {
+            retry.insert("budget".into(), limits::budget(budget));
+        }
+        shown.insert("retry".into(), retry.into());
         match &route.fallback {
             Some(Fallback::Route(name)) => {
                 let name = self.text(&place.key("fallback").key("route"), name.as_str());
@@ -101,6 +107,7 @@ impl Describer<'_> {
         }
         shown.insert("dead_letter".into(), json!({ "keep": duration(route.keep_dead) }));
         shown.insert("concurrency".into(), route.concurrency.into());
+        limits::show(route, &mut shown);
         shown.insert("max_queued".into(), route.max_queued.into());
         shown.insert("body_limit".into(), size(route.body_limit));
         let idempotency = json!({ "required": route.idempotency.required, "keep": duration(route.idempotency.keep) });
@@ -262,7 +269,7 @@ impl Describer<'_> {
     }
 }
 
-fn retry(envelope: &Envelope) -> Value {
+fn retry(envelope: &Envelope) -> Map<String, Value> {
     let mut shown = Map::new();
     shown.insert("max_attempts".into(), envelope.max_attempts.into());
     shown.insert("max_elapsed".into(), duration(envelope.max_elapsed));
@@ -285,7 +292,7 @@ fn retry(envelope: &Envelope) -> Value {
     };
     shown.insert("jitter".into(), jitter.into());
     shown.insert("retry_after_max".into(), duration(envelope.retry_after_max));
-    shown.into()
+    shown
 }
 
 fn duration(duration: Duration) -> Value {

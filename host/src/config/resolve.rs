@@ -5,6 +5,7 @@
 
 mod destination;
 mod fallback;
+mod limits;
 mod route;
 
 use std::collections::BTreeMap;

@@ -16,6 +16,7 @@ use ipnet::IpNet;
 use url::Url;
 
 use super::Sources;
+use super::limits::{Breaker, Order, Rate, RetryBudget};
 use crate::message::{Envelope, Fallback, RouteName};
 
 /// Everything the host is told.
@@ -99,6 +100,14 @@ pub struct Route {
     pub keep_dead: Duration,
     /// Attempts at once. Default 64.
     pub concurrency: usize,
+    /// Attempts that may begin in a time. Default no limit.
+    pub rate: Option<Rate>,
+    /// When attempts are stopped because the destination fails. Default never.
+    pub breaker: Option<Breaker>,
+    /// How many retries are made, beside first attempts. Default no limit.
+    pub retry_budget: Option<RetryBudget>,
+    /// Which messages are delivered one after the other. Default none. Only in mode async.
+    pub order: Option<Order>,
     /// Messages waiting at once; one more is answered 503. Default 100,000.
     pub max_queued: usize,
     /// The longest request body, in bytes; a longer one is answered 413. Default 1 MiB.

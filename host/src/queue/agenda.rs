@@ -6,12 +6,17 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::Notify;
+
 use crate::clock::Timestamp;
 use crate::message::RouteName;
 
 /// At most one entry for each lane.
 #[derive(Default, Debug)]
-pub(super) struct Agenda(Mutex<Entries>);
+pub(super) struct Agenda {
+    entries: Mutex<Entries>,
+    news: Notify,
+}
 
 #[derive(Default, Debug)]
 struct Entries {
@@ -20,18 +25,28 @@ struct Entries {
 }
 
 impl Agenda {
-    /// Has the lane of `route` looked at no later than `when`; true when that is sooner than it would have been.
-    pub(super) fn put(&self, route: &RouteName, when: Timestamp) -> bool {
+    /// Has the lane of `route` looked at no later than `when`.
+    pub(super) fn put(&self, route: &RouteName, when: Timestamp) {
         let mut entries = self.entries();
         match entries.by_route.get(route).copied() {
-            Some(known) if known <= when => return false,
+            Some(known) if known <= when => return,
             Some(known) => {
                 entries.soonest.remove(&(known, route.clone()));
             }
             None => {}
         }
         entries.by_route.insert(route.clone(), when);
-        entries.soonest.insert((when, route.clone()))
+        entries.soonest.insert((when, route.clone()));
+        let is_next = entries.soonest.first().is_some_and(|(_, first)| first == route);
+        drop(entries);
+        if is_next {
+            self.news.notify_one();
+        }
+    }
+
+    /// Completes when [`Agenda::next`] may have come nearer since it was last asked.
+    pub(super) async fn news(&self) {
+        self.news.notified().await;
     }
 
     /// Takes out every lane that is to be looked at by `now`, the one that has waited longest first.
@@ -52,7 +67,7 @@ impl Agenda {
     }
 
     fn entries(&self) -> MutexGuard<'_, Entries> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -65,8 +80,10 @@ mod tests {
         let at = Timestamp::from_millis;
         let (a, b) = (RouteName::new("a").unwrap(), RouteName::new("b").unwrap());
         let agenda = Agenda::default();
-        assert!(agenda.put(&a, at(30)) && agenda.put(&b, at(20)) && agenda.put(&a, at(10)));
-        assert!(!agenda.put(&a, at(40)), "a later look is no news");
+        agenda.put(&a, at(30));
+        agenda.put(&b, at(20));
+        agenda.put(&a, at(10));
+        agenda.put(&a, at(40));
         assert_eq!(agenda.next(), Some(at(10)));
         assert_eq!(agenda.take_due(at(9)), []);
         assert_eq!(agenda.take_due(at(20)), [a, b]);

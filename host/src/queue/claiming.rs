@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Lane, Permit, Queue, STORE_RETRY};
+use super::{Lane, Permit, Queue, RetryRight, STORE_RETRY, Shut, Waits};
 use crate::clock::Timestamp;
 use crate::message::RouteName;
 use crate::store::{LaneClaim, StoreError};
@@ -16,9 +16,19 @@ const CLAIM_PER_LANE: usize = 64;
 /// Messages and lanes claimed in one transaction: while it lasts, nobody else writes.
 const CLAIM_AT_ONCE: (usize, usize) = (256, 64);
 
-/// Lanes and the permits held for what is claimed there.
+/// What one transaction claims: lanes, and the rights held for what is claimed there.
 #[derive(Default)]
-struct Rights(BTreeMap<RouteName, (Arc<Lane>, Vec<Permit>)>);
+struct Claim {
+    asked: Vec<LaneClaim>,
+    rights: BTreeMap<RouteName, Rights>,
+}
+
+/// What may be begun on a lane.
+struct Rights {
+    lane: Arc<Lane>,
+    permits: Vec<Permit>,
+    retries: Vec<RetryRight>,
+}
 
 impl Queue {
     /// Claims and attempts until told to stop. Then everything in flight is given `grace` to finish; what has not is
@@ -65,10 +75,10 @@ impl Queue {
                 continue;
             }
             trouble = STORE_RETRY.0;
-            let look = self.agenda.next();
+            let look = self.lanes.agenda.next();
             tokio::select! {
                 () = self.clock.sleep_until(look.unwrap_or(Timestamp::from_millis(0))), if look.is_some() => {}
-                () = self.wake.notified() => {}
+                () = self.lanes.agenda.news() => {}
                 () = &mut next_scan => {
                     self.scan();
                     next_scan = self.clock.sleep(SCAN_EVERY);
@@ -82,91 +92,119 @@ impl Queue {
     fn scan(&self) {
         let now = self.clock.now();
         for name in self.lanes.all().keys() {
-            self.agenda.put(name, now);
+            self.lanes.agenda.put(name, now);
         }
     }
 
     /// Looks at the lanes that are to be looked at by now.
     async fn claim_due(self: &Arc<Self>) -> Result<(), StoreError> {
         let now = self.clock.now();
-        let names = self.agenda.take_due(now);
+        let names = self.lanes.agenda.take_due(now);
         let mut lanes = names.iter().filter_map(|name| self.lanes.get(name));
         loop {
-            let (mut claims, mut rights, mut messages) = (Vec::new(), Rights::default(), 0);
+            let (mut claim, mut messages) = (Claim::default(), 0);
             while messages < CLAIM_AT_ONCE.0
-                && claims.len() < CLAIM_AT_ONCE.1
+                && claim.asked.len() < CLAIM_AT_ONCE.1
                 && let Some(lane) = lanes.next()
             {
-                if let Some((claim, permits)) = self.look_at(&lane, now) {
-                    messages += claim.limit;
-                    rights.0.insert(claim.route.clone(), (lane, permits));
-                    claims.push(claim);
+                if let Some(rights) = self.look_at(lane, now) {
+                    let (route, limit) = (rights.lane.route.name.clone(), rights.permits.len());
+                    messages += limit;
+                    claim.asked.push(LaneClaim { route: route.clone(), limit, retries: rights.retries.len() });
+                    claim.rights.insert(route, rights);
                 }
             }
-            if claims.is_empty() {
+            if claim.asked.is_empty() {
                 return Ok(());
             }
-            if let Err(error) = self.claim(claims, rights, now).await {
+            if let Err(error) = self.claim(claim, now).await {
                 // Those not come to yet are looked at again as well.
-                lanes.for_each(|lane| _ = self.agenda.put(&lane.route.name, now));
+                lanes.for_each(|lane| self.lanes.agenda.put(&lane.route.name, now));
                 return Err(error);
             }
         }
     }
 
-    /// What to claim on a lane, with the permits for it; none when nothing can be claimed there now.
-    fn look_at(self: &Arc<Self>, lane: &Arc<Lane>, now: Timestamp) -> Option<(LaneClaim, Vec<Permit>)> {
+    /// What may be begun on a lane; none when there is no use in asking the store. Where nothing is known to be due,
+    /// the store is only asked when something will be: permits are not kept from messages that come in meanwhile.
+    fn look_at(self: &Arc<Self>, lane: Arc<Lane>, now: Timestamp) -> Option<Rights> {
         if !lane.route.enabled || lane.is_in_line() {
             return None;
         }
-        if let Some(until) = self.holds.held_until(&lane.destination, now) {
-            self.agenda.put(&lane.route.name, until);
+        let held = self.holds.held_until(&lane.destination, now);
+        let open = match lane.shut(now) {
+            Some(Shut::Open(until)) => Some(until),
+            _ => None,
+        };
+        if let Some(until) = held.max(open) {
+            lane.forgo_turn();
+            self.lanes.agenda.put(&lane.route.name, until);
             return None;
         }
-        // Where nothing is known to be due the store is only asked when something will be: permits are not kept from
-        // messages that come in meanwhile.
-        let most = if lane.has_backlog(now) { CLAIM_PER_LANE } else { 0 };
-        let permits = lane.permits(most);
+        let expected = lane.expected();
+        let is_due = |due: Option<Timestamp>| due.is_some_and(|due| due <= now);
+        let (first, retry) = (is_due(expected.first), is_due(expected.retry));
+        let mut retries = if first || retry { lane.gate().retries(CLAIM_PER_LANE, now) } else { Vec::new() };
+        let most = match (first, retry) {
+            (true, _) => CLAIM_PER_LANE,
+            (false, true) => retries.len(),
+            (false, false) => 0,
+        };
+        let permits = lane.permits(most, now);
         if permits.is_empty() && most > 0 {
-            self.line_up(lane);
+            self.line_up(&lane);
             return None;
+        }
+        retries.truncate(permits.len());
+        if retry && retries.is_empty() {
+            lane.gate().set_withholding(true);
         }
         // Forgotten before the claim: a message that is queued meanwhile says so again.
         lane.look();
-        Some((LaneClaim { route: lane.route.name.clone(), limit: permits.len(), retries: permits.len() }, permits))
+        Some(Rights { lane, permits, retries })
     }
 
     /// Claims, and starts what was claimed.
-    async fn claim(
-        self: &Arc<Self>,
-        claims: Vec<LaneClaim>,
-        mut rights: Rights,
-        now: Timestamp,
-    ) -> Result<(), StoreError> {
-        let claimed = match self.store.claim_due(claims, now, self.lease()).await {
+    async fn claim(self: &Arc<Self>, claim: Claim, now: Timestamp) -> Result<(), StoreError> {
+        let Claim { asked, mut rights } = claim;
+        let claimed = match self.store.claim_due(asked, now, self.lease()).await {
             Ok(claimed) => claimed,
             Err(error) => {
-                for (lane, _) in rights.0.values() {
-                    self.expect(lane, now);
+                for Rights { lane, .. } in rights.values() {
+                    self.expect(lane, Waits::First, now);
                 }
                 return Err(error);
             }
         };
-        for (name, next) in &claimed.next_due {
-            if let (Some((lane, _)), Some(due)) = (rights.0.get(name), next.earliest()) {
-                self.expect(lane, due);
-            }
-        }
         for message in claimed.messages {
-            let right = rights.0.get_mut(&message.route);
-            match right.and_then(|(lane, permits)| Some((Arc::clone(lane), permits.pop()?))) {
-                Some((lane, permit)) => self.start(message, lane, permit),
+            let right = rights.get_mut(&message.route);
+            match right.and_then(|rights| Some((rights.permits.pop()?, rights))) {
+                Some((permit, rights)) => {
+                    // One whose lease lapsed is a retry that nobody reserved; the budget counts it all the same.
+                    let right = (message.progress.attempts > 0).then(|| rights.retries.pop());
+                    let withheld = right.is_some() && rights.lane.gate().is_withholding();
+                    self.start(message, Arc::clone(&rights.lane), permit, withheld);
+                }
                 None => tracing::error!(
                     message_id = %message.id,
                     route = %message.route,
                     "the store claimed a message that was not asked for; its lease will run out"
                 ),
             }
+        }
+        for (name, rights) in rights {
+            let Rights { lane, permits, retries } = rights;
+            // What was not used is free again before it is asked when to look next.
+            drop((permits, retries));
+            let next = claimed.next_due.get(&name).copied().unwrap_or_default();
+            match next.retry {
+                Some(due) if due <= now && lane.gate().retries_from(now) > now => lane.gate().set_withholding(true),
+                Some(due) if due <= now => {}
+                _ => lane.gate().set_withholding(false),
+            }
+            next.first.map(|due| lane.expect_by(Waits::First, due));
+            next.retry.map(|due| lane.expect_by(Waits::Retry, due));
+            self.look_when_due(&lane);
         }
         Ok(())
     }
@@ -180,10 +218,9 @@ impl Queue {
         let (queue, lane) = (Arc::clone(self), Arc::clone(lane));
         self.in_flight.spawn(async move {
             tokio::select! {
-                permit = lane.permit() => {
+                permit = lane.permit(&*queue.clock) => {
                     lane.reserve(permit);
-                    queue.agenda.put(&lane.route.name, queue.clock.now());
-                    queue.wake.notify_one();
+                    queue.lanes.agenda.put(&lane.route.name, queue.clock.now());
                 }
                 () = queue.stop.cancelled() => lane.reserve(None),
             }

@@ -3,12 +3,15 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::places::{Place, Places};
-use crate::clock::Timestamp;
-use crate::config::Route;
+use tokio::sync::futures::Notified;
 
-/// The right to make one attempt on a lane.
-pub type Permit = Place;
+use super::agenda::Agenda;
+use super::gate::{Gate, Permit, RetryRight, Shut};
+use super::places::{Place, Places};
+use super::status::LaneStatus;
+use crate::clock::{Clock, Timestamp};
+use crate::config::Route;
+use crate::store::NextDue;
 
 /// A route's lane, as the present configuration has it. What outlives a change of the configuration is its
 /// [`Standing`], which the lane before it and the lane after it share.
@@ -31,8 +34,18 @@ pub(super) struct Standing {
     callers: Arc<Places>,
     /// Messages that have not ended, queued or in flight: what `max_queued` bounds.
     open: AtomicU64,
-    /// When the earliest queued message that is known of is due.
-    next_due: Mutex<Option<Timestamp>>,
+    /// When the earliest queued messages that are known of are due.
+    expected: Mutex<NextDue>,
+    gate: Arc<Gate>,
+}
+
+/// What waits in a lane.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Waits {
+    /// A first attempt, or an attempt of nobody any more.
+    First,
+    /// A retry.
+    Retry,
 }
 
 /// Whether the queue stands in line for a permit, among the callers that wait.
@@ -50,17 +63,19 @@ enum Turn {
 
 impl Standing {
     /// For a route with so many `open` messages in the store, and places for so many `callers` that wait.
-    pub(super) fn new(route: &Route, open: u64, callers: usize) -> Arc<Self> {
+    pub(super) fn new(route: &Route, open: u64, callers: usize, agenda: &Arc<Agenda>) -> Arc<Self> {
         Arc::new(Self {
             attempts: Places::new(route.concurrency),
             callers: Places::new(callers),
             open: AtomicU64::new(open),
-            next_due: Mutex::default(),
+            expected: Mutex::default(),
+            gate: Gate::new(route, Arc::clone(agenda)),
         })
     }
 
     /// Goes on under a configuration with other limits.
-    pub(super) fn resize(&self, route: &Route, callers: usize) {
+    pub(super) fn set(&self, route: &Route, callers: usize) {
+        self.gate.set(route);
         self.attempts.resize(route.concurrency);
         self.callers.resize(callers);
     }
@@ -81,29 +96,72 @@ impl Lane {
         &self.standing
     }
 
-    /// The right to make one attempt, if one is free.
-    pub fn try_permit(&self) -> Option<Permit> {
-        self.standing.attempts.try_take()
+    /// The right to make one attempt, if there is one now.
+    pub fn try_permit(&self, now: Timestamp) -> Option<Permit> {
+        let place = self.standing.attempts.try_take()?;
+        let gate = &self.standing.gate;
+        gate.enter(1, now).pop().map(|grant| Permit::new(place, gate, grant))
     }
 
-    /// The right to make one attempt, once it is this caller's turn.
-    pub async fn permit(&self) -> Option<Permit> {
-        self.standing.attempts.take().await
+    /// The right to make one attempt, once it is this caller's turn: by the route's concurrency, its breaker and its
+    /// rate. Who waits for the rate has a place already; who waits for the breaker has none.
+    pub async fn permit(&self, clock: &dyn Clock) -> Option<Permit> {
+        self.standing.gate.pass(&self.standing.attempts, clock).await
     }
 
     /// The rights to make up to `most` attempts: the one the queue stood in line for, and what is free besides.
-    pub(super) fn permits(&self, most: usize) -> Vec<Permit> {
-        let mut turn = lock(&self.turn);
-        let reserved = match &mut *turn {
-            Turn::Over => return Vec::new(),
-            Turn::None | Turn::InLine => None,
-            come @ Turn::Come(_) => match std::mem::take(come) {
-                Turn::Come(permit) => Some(permit),
-                _ => None,
-            },
-        };
-        drop(turn);
-        reserved.into_iter().chain(std::iter::from_fn(|| self.try_permit())).take(most).collect()
+    pub(super) fn permits(&self, most: usize, now: Timestamp) -> Vec<Permit> {
+        let mut permits = Vec::new();
+        {
+            let mut turn = lock(&self.turn);
+            match std::mem::take(&mut *turn) {
+                Turn::Come(permit) => permits.push(permit),
+                Turn::Over => {
+                    *turn = Turn::Over;
+                    return permits;
+                }
+                before @ (Turn::None | Turn::InLine) => *turn = before,
+            }
+        }
+        permits.truncate(most);
+        let more = most.saturating_sub(permits.len());
+        let places: Vec<Place> = std::iter::from_fn(|| self.standing.attempts.try_take()).take(more).collect();
+        let gate = &self.standing.gate;
+        let grants = gate.enter(places.len(), now);
+        permits.extend(places.into_iter().zip(grants).map(|(place, grant)| Permit::new(place, gate, grant)));
+        permits
+    }
+
+    /// Why no attempt may begin, if none may whatever the concurrency.
+    pub fn shut(&self, now: Timestamp) -> Option<Shut> {
+        self.standing.gate.shut(now)
+    }
+
+    /// Completes when what [`Lane::shut`] or [`Lane::retry`] said may be different since this was called.
+    pub fn changed(&self) -> Notified<'_> {
+        self.standing.gate.changed()
+    }
+
+    /// The right to make a retry.
+    ///
+    /// # Errors
+    /// When the retry budget has none: when it will.
+    pub fn retry(&self, now: Timestamp) -> Result<RetryRight, Timestamp> {
+        self.standing.gate.retry(now)
+    }
+
+    pub(super) fn gate(&self) -> &Arc<Gate> {
+        &self.standing.gate
+    }
+
+    /// A retry is made that was withheld for want of budget.
+    pub fn count_withheld(&self) {
+        self.standing.gate.count_withheld();
+    }
+
+    /// How it stands.
+    pub fn status(&self, now: Timestamp) -> LaneStatus {
+        self.standing.gate.status(now)
     }
 
     /// A place for one more caller that waits, if there is one.
@@ -132,6 +190,16 @@ impl Lane {
     /// Whether the queue waits for its turn: until then there is no use in looking at the lane.
     pub(super) fn is_in_line(&self) -> bool {
         matches!(*lock(&self.turn), Turn::InLine)
+    }
+
+    /// Gives the queue's turn up: nothing may be attempted now.
+    pub(super) fn forgo_turn(&self) {
+        let mut turn = lock(&self.turn);
+        if matches!(*turn, Turn::Come(_)) {
+            let come = std::mem::take(&mut *turn);
+            drop(turn);
+            drop(come);
+        }
     }
 
     /// Another lane takes over: from now on the queue claims nothing here. Attempts under way go on.
@@ -170,8 +238,12 @@ impl Lane {
     }
 
     /// A message is due then: the lane is looked at no later. True when that is news.
-    pub(super) fn expect_by(&self, due: Timestamp) -> bool {
-        let mut next = lock(&self.standing.next_due);
+    pub(super) fn expect_by(&self, what: Waits, due: Timestamp) -> bool {
+        let mut expected = lock(&self.standing.expected);
+        let next = match what {
+            Waits::First => &mut expected.first,
+            Waits::Retry => &mut expected.retry,
+        };
         let sooner = next.is_none_or(|known| due < known);
         if sooner {
             *next = Some(due);
@@ -181,17 +253,24 @@ impl Lane {
 
     /// Forgets when the lane was to be looked at: whoever calls this looks now, and says when next.
     pub(super) fn look(&self) {
-        lock(&self.standing.next_due).take();
+        *lock(&self.standing.expected) = NextDue::default();
     }
 
-    /// When the earliest queued message that is known of is due.
-    pub fn expected(&self) -> Option<Timestamp> {
-        *lock(&self.standing.next_due)
+    /// When the earliest messages that are known of are due.
+    pub(super) fn expected(&self) -> NextDue {
+        *lock(&self.standing.expected)
     }
 
-    /// Whether messages wait that were there before one that comes now.
-    pub fn has_backlog(&self, now: Timestamp) -> bool {
-        self.expected().is_some_and(|due| due <= now)
+    /// When the lane is to be looked at next: when something is due that may be attempted.
+    pub(super) fn next_look(&self, now: Timestamp) -> Option<Timestamp> {
+        let NextDue { first, retry } = self.expected();
+        let retry = retry.map(|due| if due <= now { self.standing.gate.retries_from(now) } else { due });
+        NextDue { first, retry }.earliest()
+    }
+
+    /// Whether messages wait that were there before one that comes now. Retries that are withheld do not count.
+    pub(super) fn has_backlog(&self, now: Timestamp) -> bool {
+        self.next_look(now).is_some_and(|due| due <= now)
     }
 }
 

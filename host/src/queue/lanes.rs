@@ -5,12 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use arc_swap::ArcSwap;
 
+use super::agenda::Agenda;
 use super::lane::{Lane, Standing};
 use crate::config::Route;
-use crate::message::{RouteName, State};
-
-/// How many messages there are, by route and state.
-pub type Tally = BTreeMap<(String, State), u64>;
+use crate::message::RouteName;
 
 /// Every lane, by route.
 pub type ByRoute = BTreeMap<RouteName, Arc<Lane>>;
@@ -19,6 +17,8 @@ pub type ByRoute = BTreeMap<RouteName, Arc<Lane>>;
 #[derive(Debug)]
 pub struct Lanes {
     now: ArcSwap<ByRoute>,
+    /// When each is to be looked at.
+    pub(super) agenda: Arc<Agenda>,
     /// What lanes had taken on whose routes are gone, for as long as attempts on them are under way: a route that
     /// comes back meanwhile goes on with it.
     parted: Mutex<BTreeMap<RouteName, Weak<Standing>>>,
@@ -29,7 +29,7 @@ pub struct Lanes {
 impl Lanes {
     /// No lanes, of an ingress that serves so many requests at once.
     fn none(places: usize) -> Self {
-        Self { now: ArcSwap::default(), parted: Mutex::default(), places }
+        Self { now: ArcSwap::default(), agenda: Arc::default(), parted: Mutex::default(), places }
     }
 
     /// The lane of `route`.
@@ -48,7 +48,7 @@ impl Lanes {
     pub(super) fn set<'a>(
         &self,
         routes: impl IntoIterator<Item = &'a Arc<Route>>,
-        open: &BTreeMap<RouteName, u64>,
+        open: &BTreeMap<String, u64>,
     ) -> Vec<RouteName> {
         // Held until all is done: two reloads at once are one after the other.
         let mut parted = self.parted.lock().unwrap_or_else(PoisonError::into_inner);
@@ -69,15 +69,17 @@ impl Lanes {
                     Some(Arc::clone(lane.standing()))
                 }
                 None => parted.remove(&route.name).and_then(|standing| standing.upgrade()).inspect(|standing| {
-                    standing.recount(open.get(&route.name).copied().unwrap_or(0));
+                    standing.recount(open.get(route.name.as_str()).copied().unwrap_or(0));
                 }),
             };
             let standing = match standing {
                 Some(standing) => {
-                    standing.resize(route, callers);
+                    standing.set(route, callers);
                     standing
                 }
-                None => Standing::new(route, open.get(&route.name).copied().unwrap_or(0), callers),
+                None => {
+                    Standing::new(route, open.get(route.name.as_str()).copied().unwrap_or(0), callers, &self.agenda)
+                }
             };
             lanes.insert(route.name.clone(), Arc::new(Lane::new(Arc::clone(route), standing)));
             new.push(route.name.clone());
@@ -98,21 +100,12 @@ impl Lanes {
 }
 
 /// A lane for each of `routes`, with what waits in the store, of an ingress that has so many `places`.
-pub fn lanes<'a>(routes: impl IntoIterator<Item = &'a Arc<Route>>, tally: &Tally, places: usize) -> Lanes {
+pub fn lanes<'a>(
+    routes: impl IntoIterator<Item = &'a Arc<Route>>,
+    open: &BTreeMap<String, u64>,
+    places: usize,
+) -> Lanes {
     let lanes = Lanes::none(places);
-    lanes.set(routes, &open_by_route(tally));
+    lanes.set(routes, open);
     lanes
-}
-
-/// How many messages of each route have not ended.
-pub fn open_by_route(tally: &Tally) -> BTreeMap<RouteName, u64> {
-    let mut open = BTreeMap::new();
-    for ((route, state), count) in tally {
-        if !state.is_terminal()
-            && let Ok(route) = RouteName::new(route)
-        {
-            *open.entry(route).or_insert(0) += count;
-        }
-    }
-    open
 }

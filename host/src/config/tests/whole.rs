@@ -100,6 +100,25 @@ fn one_url_is_a_route_and_everything_else_has_a_default() {
 }
 
 #[test]
+fn what_bounds_a_lane_has_a_short_form_and_defaults() {
+    let short = load(&with_route("rate: 50\nbreaker: {}\nretry: { budget: 10% }\norder_by: ce:subject"));
+    let full = load(&with_route(
+        "rate: { per_second: 50, burst: 5 }
+breaker: { failures: 50%, window: 10s, min_attempts: 10, open_for: 30s, probes: 1 }
+retry: { budget: { share: 0.1, reserve: 10, window: 10s } }
+order_by: { key: ce:subject, on_failure: block }",
+    ));
+    assert!(route(&short, "orders") == route(&full, "orders"));
+    let half = load(&with_route("rate: 0.5\norder_by: { key: 'header:x-key', on_failure: skip }"));
+    let half = route(&half, "orders");
+    assert_eq!(half.rate, Some(Rate { per_second: 0.5, burst: 1 }));
+    assert_eq!(half.order.as_ref().unwrap().on_failure, OnFailure::Skip);
+    let none = load("routes: { orders: { destination: 'http://127.0.0.1:9000/in' } }");
+    let none = route(&none, "orders");
+    assert!(none.rate.is_none() && none.breaker.is_none() && none.retry_budget.is_none() && none.order.is_none());
+}
+
+#[test]
 fn policy_config_keeps_the_kinds_of_yaml_1_2() {
     let config = load(&with_route(
         "policy: vendor-codes
@@ -201,6 +220,7 @@ fn the_reference_configuration_loads_and_mentions_every_key() {
 fn the_small_examples_load() {
     assert_eq!(load(include_str!("../../../examples/second-vendor.yaml")).routes.len(), 2);
     assert_eq!(load(include_str!("../../../examples/maintenance.yaml")).routes.len(), 1);
+    assert_eq!(load(include_str!("../../../examples/fragile-vendor.yaml")).routes.len(), 1);
 }
 
 #[test]
