@@ -21,7 +21,7 @@ use crate::listener::{self, Descriptors};
 use crate::message::MessageId;
 use crate::policy::{Catalog, PolicyProblems, StateDir, StateDirError};
 use crate::queue::{self, Holds, Queue, Tally};
-use crate::store::{Owner, Retention, SqliteStore, Store, StoreError};
+use crate::store::{Owner, PostgresStore, Retention, SqliteStore, Store, StoreError};
 use crate::watch::Watch;
 
 /// How often what has ended long enough ago is removed, and how much of it at once.
@@ -36,7 +36,7 @@ pub struct Engine {
     pub admin: SocketAddr,
     /// What happens, live.
     pub watch: Arc<Watch>,
-    store: Arc<SqliteStore>,
+    store: Arc<dyn Store>,
     grace: Duration,
     clock: Arc<dyn Clock>,
     /// Raised first: intake and claiming stop.
@@ -55,7 +55,7 @@ pub enum StartError {
     /// The store refused.
     #[error("failed to open the store {path}")]
     Store {
-        /// Its file.
+        /// Its file, or its URL without the password.
         path: String,
         /// Why.
         #[source]
@@ -108,12 +108,8 @@ impl Engine {
         let owner = Owner(MessageId::new(now).to_string());
 
         // The database is locked first: a second host started by mistake changes nothing.
-        let StoreUrl::Sqlite(path) = &config.store;
-        let store_error = |source| StartError::Store { path: path.display().to_string(), source };
-        let store = {
-            let path = path.clone();
-            Arc::new(aside(move || SqliteStore::open(&path)).await?.map_err(store_error)?)
-        };
+        let store_error = |source| StartError::Store { path: config.store.to_string(), source };
+        let store = open(&config.store, &clock).await?.map_err(store_error)?;
         let bindings = config.routes.values().map(|route| (route.name.clone(), route.policy.clone()));
         let state = match config.state.clone() {
             Some(folder) => Some(aside(move || StateDir::open(&folder)).await??),
@@ -150,7 +146,7 @@ impl Engine {
         });
         let queue = Arc::new(Queue::new(
             queue::lanes(config.routes.values(), &tally, config.max_in_flight),
-            Arc::clone(&store) as Arc<dyn Store>,
+            Arc::clone(&store),
             Arc::clone(&attempts),
             Arc::clone(&holds),
             Arc::clone(&watch),
@@ -165,7 +161,7 @@ impl Engine {
             queue: Arc::clone(&queue),
             attempts,
             holds: Arc::clone(&holds),
-            store: Arc::clone(&store) as Arc<dyn Store>,
+            store: Arc::clone(&store),
             watch: Arc::clone(&watch),
             clock: Arc::clone(&clock),
             owner,
@@ -175,7 +171,7 @@ impl Engine {
             loopback: listen.ip().is_loopback(),
         }));
         let admin = admin::router(Arc::new(Admin {
-            store: Arc::clone(&store) as Arc<dyn Store>,
+            store: Arc::clone(&store),
             queue: Arc::clone(&queue),
             holds,
             alarms: Arc::clone(&alarms),
@@ -258,6 +254,18 @@ impl Engine {
     }
 }
 
+/// Opens the store.
+async fn open(url: &StoreUrl, clock: &Arc<dyn Clock>) -> Result<Result<Arc<dyn Store>, StoreError>, StartError> {
+    Ok(match url.clone() {
+        StoreUrl::Sqlite(path) => {
+            aside(move || SqliteStore::open(&path)).await?.map(|store| Arc::new(store) as Arc<dyn Store>)
+        }
+        StoreUrl::Postgres(target) => {
+            PostgresStore::open(&target, Arc::clone(clock)).await.map(|store| Arc::new(store) as Arc<dyn Store>)
+        }
+    })
+}
+
 /// Runs what reads files at the start, off the async threads.
 async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, StartError> {
     tokio::task::spawn_blocking(work).await.map_err(|_| StartError::BrokeOff)
@@ -285,7 +293,7 @@ fn retention(config: &Config) -> Retention {
 }
 
 /// Removes what has ended long enough ago, in small batches.
-async fn sweep(store: Arc<SqliteStore>, retention: Retention, clock: Arc<dyn Clock>, stop: CancellationToken) {
+async fn sweep(store: Arc<dyn Store>, retention: Retention, clock: Arc<dyn Clock>, stop: CancellationToken) {
     loop {
         tokio::select! {
             () = clock.sleep(SWEEP_EVERY) => {}

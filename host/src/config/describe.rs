@@ -9,9 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::Sources;
 use super::problem::Place;
-use super::resolved::{
-    Alarm, Auth, Config, Destination, Isolation, Mode, OnPolicyFailure, PolicyBinding, Route, StoreUrl,
-};
+use super::resolved::{Alarm, Auth, Config, Destination, Isolation, Mode, OnPolicyFailure, PolicyBinding, Route};
 use super::units::{show_duration, show_size};
 use crate::backoff::{Growth, Jitter};
 use crate::message::{Answer, Envelope, Fallback};
@@ -38,8 +36,7 @@ impl Config {
             None => listen,
         };
         top.insert("admin".into(), admin);
-        let StoreUrl::Sqlite(path) = &self.store;
-        top.insert("store".into(), describer.text(&root.key("store"), &format!("sqlite:{}", path.display())));
+        top.insert("store".into(), describer.text(&root.key("store"), &self.store.to_string()));
         top.insert("policies".into(), describer.text(&root.key("policies"), &self.policies.display().to_string()));
         let state = match &self.state {
             Some(folder) => describer.text(&root.key("state"), &folder.display().to_string()),

@@ -25,7 +25,8 @@ pub(super) struct RawConfig {
     /// The admin API: an address, or `{listen, token}`. Default 127.0.0.1:8081. An address that others can reach
     /// needs a token.
     pub(super) admin: Field<Shorthand<Written<SocketAddr>, RawAdmin>>,
-    /// Where messages are kept: `sqlite:PATH`, relative to this file's folder. Default sqlite:backstop.db.
+    /// Where messages are kept: `sqlite:PATH`, relative to this file's folder, or, for hosts that share them,
+    /// `postgres://USER:PASSWORD@HOST:PORT/DATABASE?schema=NAME`. Default sqlite:backstop.db.
     pub(super) store: Field<String>,
     /// The folder of policies, relative to this file's folder. Default ./policies.
     pub(super) policies: Field<String>,

@@ -17,6 +17,7 @@ use url::Url;
 
 use super::Sources;
 use crate::message::{Envelope, Fallback, RouteName};
+use crate::store::PostgresTarget;
 
 /// Everything the host is told.
 #[derive(Clone)]
@@ -65,6 +66,18 @@ pub struct Admin {
 pub enum StoreUrl {
     /// An embedded SQLite database in this file.
     Sqlite(PathBuf),
+    /// A schema in a Postgres database, which other hosts may share.
+    Postgres(PostgresTarget),
+}
+
+impl fmt::Display for StoreUrl {
+    /// As it is written in the configuration, without the password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
+            Self::Postgres(target) => target.fmt(f),
+        }
+    }
 }
 
 /// Where a request goes and what is done when that fails.
