@@ -13,6 +13,7 @@ mod idempotency;
 mod ingress;
 mod bad_vendor;
 mod policy_reload;
+mod config_reload;
 mod reload_storm;
 mod hostile;
 mod fuzzing;

@@ -5,6 +5,7 @@
 
 mod destination;
 mod fallback;
+mod limits;
 mod route;
 
 use std::collections::BTreeMap;
@@ -26,6 +27,7 @@ use crate::store::PostgresTarget;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -89,6 +91,7 @@ impl Resolver<'_> {
                 Duration::ZERO..=HOUR,
                 defaults::SHUTDOWN_GRACE,
             ),
+            lease: self.duration(&root.key("lease"), raw.lease, SECOND..=10 * MINUTE, defaults::LEASE),
             keep_finished: self.duration(
                 &root.key("keep_finished"),
                 raw.keep_finished,
