@@ -45,7 +45,7 @@ use lease::Leases;
 pub use permit::{Permit, RetryRight};
 pub use status::{BreakerStatus, LaneStatus};
 
-/// How long a lease lasts, and how often it is prolonged while its message is attempted.
+/// How long a lease lasts unless something else is said.
 const LEASE: Duration = Duration::from_secs(30);
 /// How long the queue waits after the store failed it, at first and at most.
 const STORE_RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
@@ -60,6 +60,7 @@ pub struct Queue {
     clock: Arc<dyn Clock>,
     owner: Owner,
     leases: Leases,
+    lease_length: Duration,
     stop: CancellationToken,
     /// Attempts in flight: awaited at a shutdown, within the grace period, and then aborted.
     in_flight: TaskTracker,
@@ -101,12 +102,19 @@ impl Queue {
             clock,
             owner,
             leases: Leases::default(),
+            lease_length: LEASE,
             stop,
             in_flight: TaskTracker::new(),
             abort: CancellationToken::new(),
         };
         queue.lanes.all().values().for_each(|lane| queue.welcome(lane));
         queue
+    }
+
+    /// The same with leases of this length. They are prolonged three times in it while their messages are attempted.
+    #[must_use]
+    pub fn with_lease(self, length: Duration) -> Self {
+        Self { lease_length: length, ..self }
     }
 
     /// Has lanes for exactly these routes from now on. `open` says how many messages of each wait in the store; only
@@ -281,6 +289,6 @@ impl Queue {
     }
 
     fn lease(&self) -> Lease {
-        Lease { owner: self.owner.clone(), until: self.clock.now().after(LEASE) }
+        Lease { owner: self.owner.clone(), until: self.clock.now().after(self.lease_length) }
     }
 }

@@ -29,7 +29,8 @@ pub(super) struct RawConfig {
     /// The admin API: an address, or `{listen, token}`. Default 127.0.0.1:8081. An address that others can reach
     /// needs a token.
     pub(super) admin: Field<Shorthand<Written<SocketAddr>, RawAdmin>>,
-    /// Where messages are kept: `sqlite:PATH`, relative to this file's folder. Default sqlite:backstop.db.
+    /// Where messages are kept: `sqlite:PATH`, relative to this file's folder, or, for hosts that share them,
+    /// `postgres://USER:PASSWORD@HOST:PORT/DATABASE?schema=NAME`. Default sqlite:backstop.db.
     pub(super) store: Field<String>,
     /// The folder of policies, relative to this file's folder. Default ./policies.
     pub(super) policies: Field<String>,
@@ -39,6 +40,9 @@ pub(super) struct RawConfig {
     pub(super) state: Field<String>,
     /// How long a shutdown waits for what is in flight, 0s to 1h. Default 10s.
     pub(super) shutdown_grace: Field<Written<Duration>>,
+    /// How long a host has a message to itself without saying that it still attempts it, 1s to 10m: so long do the
+    /// messages of a host that died wait for another one. Default 30s.
+    pub(super) lease: Field<Written<Duration>>,
     /// How long finished messages are kept to be looked at, 0s to 3650d. Default 24h.
     pub(super) keep_finished: Field<Written<Duration>>,
     /// Requests served at once; one more is answered 503. Default 4096.
