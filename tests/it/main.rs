@@ -26,4 +26,8 @@ mod crash;
 mod crash_cycles;
 mod upgrade;
 mod disk;
+mod clock_jumps;
+mod retention;
+mod postgres_outage;
+mod many_hosts;
 mod author_tools;
