@@ -3,6 +3,9 @@
 //! It listens on loopback unless the configuration says otherwise, and then asks for a token. What changes something
 //! is a POST with a JSON body, which a page of another origin cannot send.
 
+mod parked;
+mod routes;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -15,7 +18,7 @@ use axum::{Json, Router};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderMap, HeaderName, header};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::alarm::Alarms;
@@ -25,11 +28,17 @@ use crate::message::{MessageId, State};
 use crate::policy::Catalog;
 use crate::problem::{Kind, Problem};
 use crate::queue::{Holds, Queue};
-use crate::store::{Filter, Selection, Store, StoreError, Stored};
-use crate::watch::{Totals, Watch};
+use crate::reload::Reload;
+use crate::routes::Routes;
+use crate::store::{Filter, Selection, Store, StoreError, Stored, Summary};
+use crate::watch::Watch;
 
 /// The longest request body the admin API reads: a selection of ids.
 const MAX_BODY: usize = 1 << 20;
+
+/// What `?state=` asks for messages by that are queued on a route that is not served. It is no state of a message's own:
+/// what is parked on one host may be due on another.
+const PARKED: &str = "parked";
 
 /// What the admin API works with.
 pub struct Admin {
@@ -41,6 +50,10 @@ pub struct Admin {
     pub holds: Arc<Holds>,
     /// The alarms.
     pub alarms: Arc<Alarms>,
+    /// The route table.
+    pub routes: Arc<Routes>,
+    /// The configuration in effect.
+    pub reload: Arc<Reload>,
     /// The policies.
     pub catalog: Arc<Catalog>,
     /// The counts.
@@ -52,15 +65,21 @@ pub struct Admin {
 }
 
 impl Admin {
-    fn has_route(&self, name: &str) -> bool {
-        self.queue.lanes().any(|lane| lane.route.name.as_str() == name)
+    /// A message in a list, with the reason why it is parked, if it is.
+    fn shown(&self, summary: &Summary) -> Value {
+        let mut shown = json!(summary);
+        if let Some(why) = parked::why(summary, &self.routes) {
+            shown["parked"] = json!(why);
+        }
+        shown
     }
 }
 
 /// The admin API's paths.
 pub fn router(admin: Arc<Admin>) -> Router {
     let guarded = Router::new()
-        .route("/v1/routes", get(routes))
+        .route("/v1/routes", get(routes::list))
+        .route("/v1/config", get(config))
         .route("/v1/policies", get(policies))
         .route("/v1/alarms", get(alarms))
         .route("/v1/holds", get(holds))
@@ -79,8 +98,7 @@ pub fn router(admin: Arc<Admin>) -> Router {
 }
 
 async fn nothing_here(request: Request) -> Response {
-    let detail =
-        "GET /v1/routes, /v1/policies, /v1/alarms, /v1/holds, /v1/messages; POST /v1/dead/redrive, /v1/dead/discard";
+    let detail = "GET /v1/routes, /v1/config, /v1/policies, /v1/alarms, /v1/holds, /v1/messages; POST /v1/dead/redrive, /v1/dead/discard";
     Problem::new(Kind::NotFound, detail).answer(request.uri().path())
 }
 
@@ -133,34 +151,8 @@ fn store_problem(error: &StoreError, instance: &str) -> Response {
     Problem::new(Kind::StoreUnavailable, error.to_string()).answer(instance)
 }
 
-/// A route in `/v1/routes`.
-#[derive(Serialize)]
-struct RouteStatus {
-    route: String,
-    mode: &'static str,
-    destination: String,
-    policy: Option<String>,
-    open: u64,
-    held_until: Option<u64>,
-    since_start: Totals,
-}
-
-async fn routes(Shared(admin): Shared<Arc<Admin>>) -> Response {
-    let now = admin.clock.now();
-    let routes: Vec<RouteStatus> = admin
-        .queue
-        .lanes()
-        .map(|lane| RouteStatus {
-            route: lane.route.name.to_string(),
-            mode: lane.route.mode.as_str(),
-            destination: lane.destination.clone(),
-            policy: lane.route.policy.as_ref().map(|binding| binding.name.clone()),
-            open: lane.open(),
-            held_until: admin.holds.held_until(&lane.destination, now).map(|until| until.as_millis()),
-            since_start: admin.watch.totals(&lane.route.name),
-        })
-        .collect();
-    Json(json!({ "routes": routes })).into_response()
+async fn config(Shared(admin): Shared<Arc<Admin>>) -> Response {
+    Json(admin.reload.status()).into_response()
 }
 
 async fn policies(Shared(admin): Shared<Arc<Admin>>) -> Response {
@@ -192,25 +184,34 @@ async fn list(Shared(admin): Shared<Arc<Admin>>, query: Result<Query<ListQuery>,
         Ok(query) => query,
         Err(rejection) => return bad(rejection.body_text()),
     };
-    let mut states = Vec::new();
-    for name in query.state.as_deref().unwrap_or_default().split(',').filter(|name| !name.is_empty()) {
-        match State::ALL.iter().find(|state| state.as_str() == name) {
-            Some(state) => states.push(*state),
-            None => {
-                let known: Vec<&str> = State::ALL.iter().map(|state| state.as_str()).collect();
-                return bad(format!("no state is called {name:?}; there are {}", known.join(", ")));
-            }
-        }
-    }
-    let filter = Filter {
+    let mut filter = Filter {
         route: query.route,
-        states,
+        states: Vec::new(),
         reason: query.reason,
         before: query.before,
         limit: query.limit.unwrap_or(100).clamp(1, 1000),
     };
-    match admin.store.list(filter).await {
-        Ok(messages) => Json(json!({ "messages": messages })).into_response(),
+    let asked = query.state.as_deref().unwrap_or_default();
+    let listed = if asked == PARKED {
+        parked::list(&admin, filter).await
+    } else {
+        for name in asked.split(',').filter(|name| !name.is_empty()) {
+            match State::ALL.iter().find(|state| state.as_str() == name) {
+                Some(state) => filter.states.push(*state),
+                None => {
+                    let known: Vec<&str> = State::ALL.iter().map(|state| state.as_str()).collect();
+                    let known = known.join(", ");
+                    return bad(format!("no state is called {name:?}; there are {known}, and {PARKED} by itself"));
+                }
+            }
+        }
+        admin.store.list(filter).await
+    };
+    match listed {
+        Ok(messages) => {
+            let messages: Vec<Value> = messages.iter().map(|summary| admin.shown(summary)).collect();
+            Json(json!({ "messages": messages })).into_response()
+        }
         Err(error) => store_problem(&error, "/v1/messages"),
     }
 }
@@ -219,7 +220,7 @@ async fn show(Shared(admin): Shared<Arc<Admin>>, Path(id): Path<String>) -> Resp
     let instance = format!("/v1/messages/{id}");
     match find(&*admin.store, &id).await {
         Ok(Some(stored)) => {
-            let mut shown = message_json(&stored);
+            let mut shown = message_json(&stored, &admin.routes);
             shown["request"] = request_json(&stored);
             Json(shown).into_response()
         }
@@ -239,9 +240,12 @@ pub async fn find(store: &dyn Store, id: &str) -> Result<Option<Stored>, StoreEr
     }
 }
 
-/// A message and its journal.
-pub fn message_json(stored: &Stored) -> Value {
+/// A message and its journal; and, where it is parked, why.
+pub fn message_json(stored: &Stored, routes: &Routes) -> Value {
     let mut shown = json!(stored.summary);
+    if let Some(why) = parked::why(&stored.summary, routes) {
+        shown["parked"] = json!(why);
+    }
     shown["idempotency_key"] = json!(stored.message.idempotency_key);
     shown["journal"] = json!(stored.attempts);
     shown
@@ -278,7 +282,7 @@ fn names_a_secret(name: &HeaderName) -> bool {
 
 async fn redrive(Shared(admin): Shared<Arc<Admin>>, selection: Result<Json<Selection>, JsonRejection>) -> Response {
     match selection {
-        Ok(Json(Selection::Matching(Filter { route: Some(route), .. }))) if !admin.has_route(&route) => {
+        Ok(Json(Selection::Matching(Filter { route: Some(route), .. }))) if !admin.routes.is_configured(&route) => {
             let detail = format!("no route is called {route:?}: its messages would wait for ever; configure it first");
             Problem::new(Kind::UnknownRoute, detail).answer("/v1/dead/redrive")
         }
@@ -292,7 +296,7 @@ async fn redrive(Shared(admin): Shared<Arc<Admin>>, selection: Result<Json<Selec
 
 async fn discard(Shared(admin): Shared<Arc<Admin>>, selection: Result<Json<Selection>, JsonRejection>) -> Response {
     match selection {
-        Ok(Json(selection)) => match admin.store.discard(selection, admin.clock.now()).await {
+        Ok(Json(selection)) => match admin.queue.discard(selection).await {
             Ok(discarded) => Json(json!({ "discarded": discarded })).into_response(),
             Err(error) => store_problem(&error, "/v1/dead/discard"),
         },

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use serde::{Serialize, Serializer};
 use tokio_util::sync::CancellationToken;
 
@@ -58,16 +59,17 @@ fn readable<S: Serializer>(moment: &Option<Timestamp>, serializer: S) -> Result<
 /// The alarms of all routes that have one.
 #[derive(Debug)]
 pub struct Alarms {
-    by_route: BTreeMap<RouteName, Watched>,
+    by_route: ArcSwap<BTreeMap<RouteName, Watched>>,
     notifier: Notifier,
 }
 
 /// One route's alarm.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Watched {
     route: Arc<Route>,
     rule: Alarm,
-    state: Mutex<State>,
+    /// Shared with the alarm that takes this one's place in a reload, if that measures the same.
+    state: Arc<Mutex<State>>,
 }
 
 #[derive(Debug)]
@@ -79,18 +81,43 @@ struct State {
 impl Alarms {
     /// The alarms that `routes` name; routes without one cost nothing.
     pub fn new<'a>(routes: impl IntoIterator<Item = &'a Arc<Route>>, notifier: Notifier) -> Self {
-        let watched = |route: &Arc<Route>| {
-            let rule = route.alarm.clone()?;
-            let meter = Meter::new(rule.error_rate, rule.window, rule.min_requests);
-            let state = Mutex::new(State { meter, since: None });
-            Some((route.name.clone(), Watched { route: Arc::clone(route), rule, state }))
+        let watched = routes.into_iter().filter_map(Watched::new);
+        let by_route = watched.map(|watched| (watched.route.name.clone(), watched)).collect();
+        Self { by_route: ArcSwap::from_pointee(by_route), notifier }
+    }
+
+    /// The alarms that these routes name take the place of those there are. One that measures what it measured before
+    /// goes on, ringing or not. One that rings and does not go on is said to be over, so that nobody waits for that.
+    pub fn set_routes<'a>(&self, routes: impl IntoIterator<Item = &'a Arc<Route>>) {
+        let before = self.by_route.load_full();
+        let mut next = BTreeMap::new();
+        for mut watched in routes.into_iter().filter_map(Watched::new) {
+            if let Some(known) = before.get(&watched.route.name).filter(|known| known.measures_as(&watched)) {
+                watched.state = Arc::clone(&known.state);
+            }
+            next.insert(watched.route.name.clone(), watched);
+        }
+        let over = |(name, known): &(&RouteName, &Watched)| {
+            next.get(*name).is_none_or(|watched: &Watched| !Arc::ptr_eq(&watched.state, &known.state))
         };
-        Self { by_route: routes.into_iter().filter_map(watched).collect(), notifier }
+        let over: Vec<Watched> = before.iter().filter(over).map(|(_, known)| known.clone()).collect();
+        self.by_route.store(Arc::new(next));
+        for watched in over {
+            let status = watched.status(&watched.state());
+            if status.firing {
+                let status = AlarmStatus { firing: false, ..status };
+                self.tell(
+                    &watched,
+                    &Change::Cleared(Reading { requests: status.requests, error_rate: status.error_rate }),
+                    &status,
+                );
+            }
+        }
     }
 
     /// Counts an attempt on `route` that ended at `now`, and says so if that makes its alarm fire or clear.
     pub fn record(&self, route: &RouteName, now: Timestamp, failed: bool) {
-        if let Some(watched) = self.by_route.get(route) {
+        if let Some(watched) = self.by_route.load().get(route) {
             let mut state = watched.state();
             state.meter.record(now, failed);
             self.look_at(watched, state, now);
@@ -99,7 +126,7 @@ impl Alarms {
 
     /// Looks at every alarm, so that those clear whose failures have left the window.
     pub fn tick(&self, now: Timestamp) {
-        for watched in self.by_route.values() {
+        for watched in self.by_route.load().values() {
             self.look_at(watched, watched.state(), now);
         }
     }
@@ -113,7 +140,7 @@ impl Alarms {
 
     /// All alarms as they were when last recorded to or ticked, by route.
     pub fn current(&self) -> Vec<AlarmStatus> {
-        self.by_route.values().map(|watched| watched.status(&watched.state())).collect()
+        self.by_route.load().values().map(|watched| watched.status(&watched.state())).collect()
     }
 
     fn look_at(&self, watched: &Watched, mut state: MutexGuard<'_, State>, now: Timestamp) {
@@ -122,19 +149,37 @@ impl Alarms {
         let status = watched.status(&state);
         // What follows may write to a slow log: other attempts need not wait for that.
         drop(state);
-        watched.say(&change, &status);
+        self.tell(watched, &change, &status);
+    }
+
+    /// Says it in the log, and to whom the route names.
+    fn tell(&self, watched: &Watched, change: &Change, status: &AlarmStatus) {
+        watched.say(change, status);
         if let Some(url) = &watched.rule.notify {
             self.notifier.notify(Notice {
                 about: format!("alarm of route {}", status.route),
                 url: url.clone(),
                 allow: watched.route.destination.allow.clone(),
-                body: body(&change, &status),
+                body: body(change, status),
             });
         }
     }
 }
 
 impl Watched {
+    /// A route's alarm, if it has one, with nothing measured.
+    fn new(route: &Arc<Route>) -> Option<Self> {
+        let rule = route.alarm.clone()?;
+        let meter = Meter::new(rule.error_rate, rule.window, rule.min_requests);
+        let state = Arc::new(Mutex::new(State { meter, since: None }));
+        Some(Self { route: Arc::clone(route), rule, state })
+    }
+
+    /// Whether the other one fires and clears as this one does, whoever is told.
+    fn measures_as(&self, other: &Self) -> bool {
+        Alarm { notify: None, ..self.rule.clone() } == Alarm { notify: None, ..other.rule.clone() }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -3,7 +3,6 @@
 //! Both those who wait (a synchronous caller) and those who do not (the queue) go through here, so that an attempt
 //! means the same to both. It changes nothing in the store; it answers what is to be changed.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,10 +12,11 @@ use crate::config::Route;
 use crate::dispatch::{Delivery, Read, Transport};
 use crate::message::{
     self, Admission, AttemptRecord, Decision, Envelope, Exhaustion, Fallback, Message, Outcome, OutcomeSummary,
-    Progress, Provenance, RouteName, State, Step, Transition, Verdict, VerdictKind,
+    Progress, Provenance, RouteName, State, Step, Transition, Verdict, VerdictKind, Withheld,
 };
 use crate::policy::{AttemptView, Catalog, Judge};
 use crate::queue::Holds;
+use crate::routes::Routes;
 use crate::store::{Hold, Then};
 use crate::watch::Watch;
 
@@ -26,7 +26,7 @@ const POLICY_FAILED: &str = "policy failed";
 /// Makes attempts, with all that takes.
 pub struct Attempts {
     /// The routes by name: those that a fallback may lead to.
-    pub routes: BTreeMap<RouteName, Arc<Route>>,
+    pub routes: Arc<Routes>,
     /// Who judges.
     pub catalog: Arc<Catalog>,
     /// How an attempt reaches its destination.
@@ -50,11 +50,13 @@ pub struct Terms {
     pub ends_at_deadline: bool,
     /// Whether the caller wants the destination's answer itself.
     pub wants_answer: bool,
+    /// Whether it is a retry that the retry budget made wait.
+    pub withheld: bool,
 }
 
 impl Terms {
     /// Nobody waits.
-    pub const QUEUED: Self = Self { deadline: None, ends_at_deadline: false, wants_answer: false };
+    pub const QUEUED: Self = Self { deadline: None, ends_at_deadline: false, wants_answer: false, withheld: false };
 }
 
 /// An attempt that was made, and what follows from it. Nothing of it is stored yet.
@@ -86,6 +88,16 @@ pub enum Course {
 }
 
 impl Made {
+    /// Whether the attempt speaks against its destination: no answer, or one that is to be retried. An answer that is
+    /// final, whatever it says, does not. None when nothing was attempted.
+    pub const fn destination_failed(&self) -> Option<bool> {
+        match &self.course {
+            Course::Attempted(Outcome::Silence(_)) => Some(true),
+            Course::Attempted(Outcome::Response(_)) => Some(matches!(self.record.verdict, VerdictKind::Retry)),
+            Course::Refused | Course::GivenUp => None,
+        }
+    }
+
     /// What the store is to do about it.
     pub fn then(&self, message: &Message, now: Timestamp) -> Then {
         let end = |state| Then::End { state, reason: self.record.reason.clone(), at: now };
@@ -190,6 +202,7 @@ impl Attempts {
             delay_ms: None,
             transition: step.transition.name().to_owned(),
             clamped: step.clamped.iter().map(ToString::to_string).collect(),
+            withheld: None,
             provenance,
         };
         let malformed_retry_after = false;
@@ -262,7 +275,10 @@ impl Attempts {
         }
         let hold = step.hold.map(|until| {
             let destination = route.destination.origin();
-            self.holds.hold(&destination, until);
+            if self.holds.hold(&destination, until) {
+                let reason = decision.reason.as_str();
+                tracing::warn!(target: "backstop::hold", route = %route.name, destination, %until, reason, "destination held");
+            }
             Hold { destination, until }
         });
         let record = AttemptRecord {
@@ -279,6 +295,7 @@ impl Attempts {
             },
             transition: step.transition.name().to_owned(),
             clamped: step.clamped.iter().map(ToString::to_string).collect(),
+            withheld: terms.withheld.then_some(Withheld::RetryBudget),
             provenance,
         };
         Made {
@@ -293,7 +310,7 @@ impl Attempts {
 
     /// No further attempt is allowed on `route`: the policy's fallback, else the route's, else a dead letter.
     fn conclude(&self, progress: &Progress, policy: Option<Fallback>, route: &Route) -> Step {
-        let can_take = |other: &RouteName| *other != route.name && self.routes.contains_key(other);
+        let can_take = |other: &RouteName| *other != route.name && self.routes.served(other.as_str()).is_some();
         message::conclude(progress, policy.into_iter().chain(route.fallback.clone()), can_take)
     }
 

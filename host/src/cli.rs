@@ -51,7 +51,7 @@ enum LogFormat {
 
 #[derive(Subcommand, Debug)]
 enum Command {
-    /// Run the host until SIGTERM or SIGINT.
+    /// Run the host until SIGTERM or SIGINT. A changed configuration takes effect by itself, and at once with SIGHUP.
     #[command(after_help = "Example:\n  backstop serve -c backstop.yaml --log json")]
     Serve(serve::Serve),
     /// Validate a configuration, its policies and their configurations, and print the resolved routes.

@@ -9,6 +9,7 @@
 mod defaults;
 mod describe;
 mod interpolate;
+mod limits;
 mod problem;
 mod raw;
 mod reader;
@@ -23,10 +24,12 @@ mod units;
 mod tests;
 
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub(crate) use defaults::{default_envelope, default_response_limit};
+use interpolate::Noting;
 pub use interpolate::{Machine, Surroundings};
+pub use limits::{Breaker, OnFailure, Order, OrderKey, Rate, RetryBudget};
 pub(crate) use problem::Place;
 pub use problem::{Problem, Problems};
 pub(crate) use raw::RawPolicyLimits;
@@ -57,6 +60,19 @@ impl Config {
         let base_dir = path.parent().unwrap_or(Path::new(""));
         let text = read(path).map_err(|message| Problems::of_file(path, message))?;
         Self::parse(&text, path, base_dir)
+    }
+
+    /// As [`Config::load`], and says which files it was read from: the file itself, and those that `${file:…}` names in
+    /// it, whether it is good or not. Blocks on files.
+    pub fn load_with_files(path: &Path) -> (Result<Self, Problems>, Vec<PathBuf>) {
+        let base_dir = path.parent().unwrap_or(Path::new(""));
+        let noting = Noting::default();
+        let config = match read(path) {
+            Ok(text) => Self::parse_in(&text, path, base_dir, &noting),
+            Err(message) => Err(Problems::of_file(path, message)),
+        };
+        let files = std::iter::once(path.to_path_buf()).chain(noting.into_files()).collect();
+        (config, files)
     }
 
     /// Reads the configuration `text`, which came from `file`, in the machine's own surroundings; paths in it are

@@ -1,7 +1,9 @@
 //! Wiring and shutdown: builds every part from the configuration, starts them in order, stops them in reverse. It
 //! decides nothing.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,8 +22,10 @@ use crate::ingress::{self, Ingress};
 use crate::listener::{self, Descriptors};
 use crate::message::MessageId;
 use crate::policy::{Catalog, PolicyProblems, StateDir, StateDirError};
-use crate::queue::{self, Holds, Queue, Tally};
-use crate::store::{Owner, Retention, SqliteStore, Store, StoreError};
+use crate::queue::{self, Holds, Queue};
+use crate::reload::{Files, Parts, Reload};
+use crate::routes::{self, Routes};
+use crate::store::{Owner, PostgresStore, SqliteStore, Store, StoreError};
 use crate::watch::Watch;
 
 /// How often what has ended long enough ago is removed, and how much of it at once.
@@ -36,7 +40,8 @@ pub struct Engine {
     pub admin: SocketAddr,
     /// What happens, live.
     pub watch: Arc<Watch>,
-    store: Arc<SqliteStore>,
+    reload: Arc<Reload>,
+    store: Arc<dyn Store>,
     grace: Duration,
     clock: Arc<dyn Clock>,
     /// Raised first: intake and claiming stop.
@@ -55,7 +60,7 @@ pub enum StartError {
     /// The store refused.
     #[error("failed to open the store {path}")]
     Store {
-        /// Its file.
+        /// Its file, or its URL without the password.
         path: String,
         /// Why.
         #[source]
@@ -108,20 +113,15 @@ impl Engine {
         let owner = Owner(MessageId::new(now).to_string());
 
         // The database is locked first: a second host started by mistake changes nothing.
-        let StoreUrl::Sqlite(path) = &config.store;
-        let store_error = |source| StartError::Store { path: path.display().to_string(), source };
-        let store = {
-            let path = path.clone();
-            Arc::new(aside(move || SqliteStore::open(&path)).await?.map_err(store_error)?)
-        };
-        let bindings = config.routes.values().map(|route| (route.name.clone(), route.policy.clone()));
+        let store_error = |source| StartError::Store { path: config.store.to_string(), source };
+        let store = open_store(&config.store, &clock).await?.map_err(store_error)?;
         let state = match config.state.clone() {
             Some(folder) => Some(aside(move || StateDir::open(&folder)).await??),
             None => None,
         };
-        let catalog = Arc::new(Catalog::open(&config.policies, state, bindings, Arc::clone(&clock)).await?);
+        let catalog = Arc::new(Catalog::open(&config.policies, state, config.bindings(), Arc::clone(&clock)).await?);
         let recovered = store.recover(owner.clone(), now).await.map_err(store_error)?;
-        let tally = store.tally().await.map_err(store_error)?;
+        let open = store.backlog().await.map_err(store_error)?;
         let holds = Arc::new(Holds::new(store.holds(now).await.map_err(store_error)?));
 
         let ingress_listener = listen("listen", config.listen).await?;
@@ -137,10 +137,11 @@ impl Engine {
         let clients = Arc::new(aside(Clients::new).await??);
         let transport = Arc::new(HttpTransport::new(Arc::clone(&clients), Arc::clone(&clock), rest.clone()));
         let notifier = Notifier::start(clients, Arc::clone(&clock), &rest, stop_rest.clone());
-        let alarms = Arc::new(Alarms::new(config.routes.values(), notifier));
+        let routes = Arc::new(Routes::new(config.routes.clone()));
+        let alarms = Arc::new(Alarms::new(routes::served(&config.routes), notifier));
         let watch = Arc::new(Watch::new(config.routes.keys()));
         let attempts = Arc::new(Attempts {
-            routes: config.routes.clone(),
+            routes: Arc::clone(&routes),
             catalog: Arc::clone(&catalog),
             transport: transport as Arc<dyn Transport>,
             holds: Arc::clone(&holds),
@@ -148,24 +149,37 @@ impl Engine {
             watch: Arc::clone(&watch),
             clock: Arc::clone(&clock),
         });
-        let queue = Arc::new(Queue::new(
-            queue::lanes(config.routes.values(), &tally, config.max_in_flight),
-            Arc::clone(&store) as Arc<dyn Store>,
+        let queue = Queue::new(
+            queue::lanes(routes::served(&config.routes), &open, config.max_in_flight),
+            Arc::clone(&store),
             Arc::clone(&attempts),
             Arc::clone(&holds),
             Arc::clone(&watch),
             Arc::clone(&clock),
             owner.clone(),
             stop.clone(),
+        );
+        let queue = Arc::new(queue.with_lease(config.lease));
+        say_what_was_left(&routes, &open, recovered);
+        let reload = Arc::new(Reload::new(
+            config,
+            Parts {
+                routes: Arc::clone(&routes),
+                catalog: Arc::clone(&catalog),
+                queue: Arc::clone(&queue),
+                alarms: Arc::clone(&alarms),
+                watch: Arc::clone(&watch),
+                store: Arc::clone(&store),
+                clock: Arc::clone(&clock),
+            },
         ));
-        say_what_was_left(config, &tally, recovered);
 
         let ingress = ingress::router(Arc::new(Ingress {
-            routes: config.routes.clone(),
+            routes: Arc::clone(&routes),
             queue: Arc::clone(&queue),
             attempts,
             holds: Arc::clone(&holds),
-            store: Arc::clone(&store) as Arc<dyn Store>,
+            store: Arc::clone(&store),
             watch: Arc::clone(&watch),
             clock: Arc::clone(&clock),
             owner,
@@ -175,10 +189,12 @@ impl Engine {
             loopback: listen.ip().is_loopback(),
         }));
         let admin = admin::router(Arc::new(Admin {
-            store: Arc::clone(&store) as Arc<dyn Store>,
+            store: Arc::clone(&store),
             queue: Arc::clone(&queue),
             holds,
             alarms: Arc::clone(&alarms),
+            routes,
+            reload: Arc::clone(&reload),
             catalog: Arc::clone(&catalog),
             watch: Arc::clone(&watch),
             clock: Arc::clone(&clock),
@@ -206,13 +222,14 @@ impl Engine {
             let (clock, stop) = (Arc::clone(&clock), stop_rest.clone());
             async move { alarms.run(&*clock, stop).await }
         });
-        rest.spawn(sweep(Arc::clone(&store), retention(config), Arc::clone(&clock), stop_rest.clone()));
+        rest.spawn(sweep(Arc::clone(&store), Arc::clone(&reload), Arc::clone(&clock), stop_rest.clone()));
         let queue = rest.spawn(queue.run(config.shutdown_grace));
         tracing::info!(%listen, admin = %admin_address, routes = config.routes.len(), "backstop is listening");
         Ok(Self {
             listen,
             admin: admin_address,
             watch,
+            reload,
             store,
             grace: config.shutdown_grace,
             clock,
@@ -223,6 +240,18 @@ impl Engine {
             rest,
             queue,
         })
+    }
+
+    /// Follows the configuration at `path` from now on, which was read from `files`: what changes there takes effect.
+    /// To be called once.
+    pub fn follow(&self, path: PathBuf, files: Files) {
+        let (reload, stop) = (Arc::clone(&self.reload), self.stop.clone());
+        self.rest.spawn(async move { reload.follow(&path, files, stop).await });
+    }
+
+    /// Has the configuration that is followed read again at once, changed or not.
+    pub fn reload(&self) {
+        self.reload.ask();
     }
 
     /// Stops intake, lets what is in flight finish within the grace period, and says what is left.
@@ -245,9 +274,7 @@ impl Engine {
             () = self.rest.wait() => {}
             () = self.clock.sleep(Duration::from_secs(1)) => {}
         }
-        let queued = self.store.tally().await.map_or(0, |tally| {
-            tally.iter().filter(|((_, state), _)| !state.is_terminal()).map(|(_, count)| count).sum()
-        });
+        let queued = self.store.backlog().await.map_or(0, |open| open.values().sum());
         if let Err(error) = self.store.close().await {
             tracing::error!(
                 error = &error as &dyn std::error::Error,
@@ -263,36 +290,43 @@ async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> 
     tokio::task::spawn_blocking(work).await.map_err(|_| StartError::BrokeOff)
 }
 
+/// Opens the store.
+async fn open_store(url: &StoreUrl, clock: &Arc<dyn Clock>) -> Result<Result<Arc<dyn Store>, StoreError>, StartError> {
+    Ok(match url.clone() {
+        StoreUrl::Sqlite(path) => {
+            aside(move || SqliteStore::open(&path)).await?.map(|store| Arc::new(store) as Arc<dyn Store>)
+        }
+        StoreUrl::Postgres(target) => {
+            PostgresStore::open(&target, Arc::clone(clock)).await.map(|store| Arc::new(store) as Arc<dyn Store>)
+        }
+    })
+}
+
 async fn listen(key: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
     TcpListener::bind(address).await.map_err(|source| StartError::Listen { key, address, source })
 }
 
 /// Tells what an earlier run left, and what no route will take up.
-fn say_what_was_left(config: &Config, tally: &Tally, recovered: u64) {
+fn say_what_was_left(routes: &Routes, open: &BTreeMap<String, u64>, recovered: u64) {
     if recovered > 0 {
         tracing::info!(messages = recovered, "an earlier run left attempts unfinished; their messages are repeated");
     }
-    for ((route, state), count) in tally {
-        if !state.is_terminal() && !config.routes.contains_key(route.as_str()) {
-            tracing::warn!(%route, messages = count, "messages wait for a route that is not configured; they stay until it is");
+    for (route, count) in open {
+        if let Some(why) = routes.standing(route).parks() {
+            tracing::warn!(%route, messages = count, why, "messages are parked until their route is served");
         }
     }
 }
 
-fn retention(config: &Config) -> Retention {
-    let dead = config.routes.values().map(|route| (route.name.clone(), route.keep_dead)).collect();
-    Retention { finished: config.keep_finished, dead }
-}
-
 /// Removes what has ended long enough ago, in small batches.
-async fn sweep(store: Arc<SqliteStore>, retention: Retention, clock: Arc<dyn Clock>, stop: CancellationToken) {
+async fn sweep(store: Arc<dyn Store>, reload: Arc<Reload>, clock: Arc<dyn Clock>, stop: CancellationToken) {
     loop {
         tokio::select! {
             () = clock.sleep(SWEEP_EVERY) => {}
             () = stop.cancelled() => return,
         }
         loop {
-            match store.sweep(retention.clone(), clock.now(), SWEEP_AT_ONCE).await {
+            match store.sweep(reload.retention(), clock.now(), SWEEP_AT_ONCE).await {
                 Ok(removed) if removed >= u64::from(SWEEP_AT_ONCE) && !stop.is_cancelled() => {}
                 Ok(_) => break,
                 Err(error) => {

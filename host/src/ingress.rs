@@ -6,7 +6,6 @@
 mod request;
 mod waiting;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,12 +27,16 @@ use crate::dispatch::fields;
 use crate::message::{Answer, Message, MessageId, Progress, RouteName};
 use crate::problem::{Kind, Problem};
 use crate::queue::{Holds, Offered, Queue};
+use crate::routes::{Routes, Standing};
 use crate::store::{KeyClaim, KeyState, Owner, Store, StoreError};
 use crate::watch::Watch;
 use waiting::Waiting;
 
 /// What a caller refused for want of room is told to wait.
 const COME_AGAIN: Duration = Duration::from_secs(1);
+
+/// What a caller of a disabled route is told to wait: how long that takes, nobody knows.
+const COME_LATER: Duration = Duration::from_secs(60);
 
 /// How long after its caller's deadline a request may still be held to be served: the time its answer takes to be
 /// written down.
@@ -47,7 +50,7 @@ const REPLAYED: HeaderName = HeaderName::from_static("backstop-replayed");
 /// What the ingress works with.
 pub struct Ingress {
     /// The routes by name.
-    pub routes: BTreeMap<RouteName, Arc<Route>>,
+    pub routes: Arc<Routes>,
     /// Where messages nobody waits for go.
     pub queue: Arc<Queue>,
     /// What makes attempts for those who wait.
@@ -107,15 +110,12 @@ impl Ingress {
         let uri = parts.uri.clone();
         let (name, rest) = request::route_and_rest(&uri)
             .ok_or_else(|| Problem::new(Kind::NotFound, "messages come in at /r/{route}/{path}"))?;
-        let route = self
-            .routes
-            .get(name)
-            .ok_or_else(|| Problem::new(Kind::UnknownRoute, format!("no route is called {name:?}")))?;
+        let route = self.route(name)?;
         let key = request::idempotency_key(&parts.headers)?;
         if key.is_none() && route.idempotency.required {
             return Err(Problem::new(Kind::BadRequest, "this route requires an Idempotency-Key"));
         }
-        let request = Arc::new(request::read(parts, rest, body, route, &*self.clock).await?);
+        let request = Arc::new(request::read(parts, rest, body, &route, &*self.clock).await?);
         let now = self.clock.now();
         let message = Message {
             id: MessageId::new(now),
@@ -127,13 +127,33 @@ impl Ingress {
         };
         // From here on the host acts, and a caller that hangs up must not stop it half-way: what it began with the
         // store, or with a destination, it brings to its end.
-        let (ingress, route) = (Arc::clone(self), Arc::clone(route));
+        let ingress = Arc::clone(self);
         let chain = self.chains.spawn(async move {
             let answer = ingress.serve(message, route).await;
             drop(place);
             answer
         });
         chain.await.unwrap_or_else(|_| Err(Problem::new(Kind::Internal, "the host failed; its log says more")))
+    }
+
+    /// The route by this name, if it takes messages in.
+    fn route(&self, name: &str) -> Result<Arc<Route>, Problem> {
+        match self.routes.standing(name) {
+            Standing::Served(route) => Ok(route),
+            Standing::Disabled => {
+                let detail = format!("route {name} is disabled: it takes nothing in until it is enabled again");
+                Err(Problem::new(Kind::RouteDisabled, detail).retry_after(COME_LATER))
+            }
+            Standing::Unknown => Err(Problem::new(Kind::UnknownRoute, format!("no route is called {name:?}"))),
+        }
+    }
+
+    /// Why a route takes nothing in that did so when the request came.
+    fn closed(&self, name: &RouteName) -> Problem {
+        self.route(name.as_str()).err().unwrap_or_else(|| {
+            let detail = format!("route {name} is being taken out of service, or put into it");
+            Problem::new(Kind::RouteDisabled, detail).retry_after(COME_AGAIN)
+        })
     }
 
     async fn serve(self: &Arc<Self>, message: Message, route: Arc<Route>) -> Result<Response, Problem> {
@@ -154,7 +174,8 @@ impl Ingress {
             keep_until: message.accepted_at.after(keep),
         });
         let Some(deadline) = waits else { return self.take_async(message, claim).await };
-        let _caller = self.queue.lane(&route.name).and_then(|lane| lane.caller()).ok_or_else(|| {
+        let lane = self.queue.lane(&route.name).ok_or_else(|| self.closed(&route.name))?;
+        let _caller = lane.caller().ok_or_else(|| {
             let detail = format!("as many callers wait on route {} as may", route.name);
             Problem::new(Kind::Saturated, detail).retry_after(COME_AGAIN)
         })?;
@@ -172,6 +193,7 @@ impl Ingress {
         match self.queue.offer(message.clone(), claim).await.map_err(unavailable)? {
             Offered::Accepted => Ok(accepted(message.id)),
             Offered::Saturated => Err(lane_saturated(&message.route)),
+            Offered::Closed => Err(self.closed(&message.route)),
             Offered::Key(state) => match answer_to_known_key(state, &message)? {
                 Some(answer) => Ok(answer),
                 // The store stores what has a fresh key; it does not hand it back.
@@ -276,7 +298,7 @@ async fn message_status(
                 attempt.provenance.log.clear();
                 attempt.provenance.failure = None;
             }
-            axum::Json(crate::admin::message_json(&stored)).into_response()
+            axum::Json(crate::admin::message_json(&stored, &ingress.routes)).into_response()
         }
         Ok(None) => Problem::unknown_message().answer(&instance),
         Err(error) => unavailable(error).answer(&instance),

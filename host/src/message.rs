@@ -20,7 +20,7 @@ use uuid::Uuid;
 use crate::clock::Timestamp;
 
 pub use advance::{Clamp, Envelope, Exhaustion, MAX_HOPS, Step, Transition, advance, conclude};
-pub use record::{AttemptRecord, LogLevel, LogLine, OutcomeSummary, PolicyRef, Provenance, VerdictKind};
+pub use record::{AttemptRecord, LogLevel, LogLine, OutcomeSummary, PolicyRef, Provenance, VerdictKind, Withheld};
 
 /// A message's identity: a UUIDv7, constant through every attempt, restart and redrive.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]

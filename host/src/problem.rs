@@ -27,6 +27,8 @@ pub enum Kind {
     Forbidden,
     /// No such route.
     UnknownRoute,
+    /// The route takes nothing in for now.
+    RouteDisabled,
     /// No such message.
     UnknownMessage,
     /// No such page.
@@ -55,6 +57,8 @@ pub enum Kind {
     GatewayTimeout,
     /// The destination asked for quiet, longer than the caller waits.
     DestinationHeld,
+    /// The route's circuit breaker is open, longer than the caller waits.
+    BreakerOpen,
 }
 
 impl Kind {
@@ -64,6 +68,9 @@ impl Kind {
             Self::Unauthorized => ("unauthorized", StatusCode::UNAUTHORIZED, "The admin token is missing or wrong"),
             Self::Forbidden => ("forbidden", StatusCode::FORBIDDEN, "Such callers are not served"),
             Self::UnknownRoute => ("unknown-route", StatusCode::NOT_FOUND, "There is no such route"),
+            Self::RouteDisabled => {
+                ("route-disabled", StatusCode::SERVICE_UNAVAILABLE, "The route takes nothing in for now")
+            }
             Self::UnknownMessage => ("unknown-message", StatusCode::NOT_FOUND, "There is no such message"),
             Self::NotFound => ("not-found", StatusCode::NOT_FOUND, "There is nothing here"),
             Self::RequestTimeout => ("request-timeout", StatusCode::REQUEST_TIMEOUT, "The body did not arrive in time"),
@@ -90,6 +97,11 @@ impl Kind {
             Self::DestinationHeld => {
                 ("destination-held", StatusCode::SERVICE_UNAVAILABLE, "The destination asked for quiet")
             }
+            Self::BreakerOpen => (
+                "breaker-open",
+                StatusCode::SERVICE_UNAVAILABLE,
+                "The destination fails, and is left alone for a while",
+            ),
         }
     }
 }

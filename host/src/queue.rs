@@ -4,9 +4,21 @@
 //! repairs whatever a lost hint left behind. A message leaves the queue only by a transition that is on disk; whatever
 //! happens between claim and finish leads to a repeat with the same id, never to a loss.
 
+mod agenda;
+mod attempting;
+mod breaker;
+mod budget;
+mod claiming;
+mod gate;
 mod holds;
 mod lane;
+mod lanes;
 mod lease;
+mod order;
+mod permit;
+mod places;
+mod rate;
+mod status;
 #[cfg(test)]
 mod tests;
 
@@ -14,29 +26,26 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::attempt::{Attempts, Made, Terms};
+use crate::attempt::Attempts;
 use crate::clock::{Clock, Timestamp};
 use crate::config::Route;
-use crate::message::{AttemptRecord, Message, MessageId, RouteName, State};
-use crate::store::{
-    Acceptance, Accepted, Entry, Finish, Finished, Hold, KeyClaim, LaneClaim, Lease, Owner, Selection, Store,
-    StoreError, Then,
-};
+use crate::message::{AttemptRecord, Message, RouteName};
+use crate::store::{Acceptance, Accepted, Entry, Hold, KeyClaim, Lease, Owner, Selection, Store, StoreError};
 use crate::watch::Watch;
 
+pub use gate::Shut;
 pub use holds::Holds;
-pub use lane::{Lane, Permit};
+pub use lane::Lane;
+use lane::Waits;
+pub use lanes::{ByRoute, Lanes, lanes};
 use lease::Leases;
+pub use permit::{Permit, RetryRight};
+pub use status::{BreakerStatus, LaneStatus};
 
-/// The longest time between two looks at every lane, whatever the hints say.
-const SCAN_EVERY: Duration = Duration::from_secs(5);
-/// Messages claimed for one lane at once.
-const CLAIM_PER_LANE: usize = 64;
-/// How long a lease lasts, and how often it is prolonged while its message is attempted.
+/// How long a lease lasts unless something else is said.
 const LEASE: Duration = Duration::from_secs(30);
 /// How long a message that comes in is kept waiting for a permit before it is stored without.
 const PERMIT_WITHIN: Duration = Duration::from_millis(20);
@@ -45,7 +54,7 @@ const STORE_RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::
 
 /// The queue.
 pub struct Queue {
-    lanes: BTreeMap<RouteName, Arc<Lane>>,
+    lanes: Lanes,
     store: Arc<dyn Store>,
     attempts: Arc<Attempts>,
     holds: Arc<Holds>,
@@ -53,7 +62,7 @@ pub struct Queue {
     clock: Arc<dyn Clock>,
     owner: Owner,
     leases: Leases,
-    wake: Notify,
+    lease_length: Duration,
     stop: CancellationToken,
     /// Attempts in flight: awaited at a shutdown, within the grace period, and then aborted.
     in_flight: TaskTracker,
@@ -69,13 +78,15 @@ pub enum Offered {
     Key(crate::store::KeyState),
     /// `max_queued` messages wait on its route.
     Saturated,
+    /// Its route is gone, or takes nothing in.
+    Closed,
 }
 
 impl Queue {
-    /// A queue with a lane for each of `lanes`.
+    /// A queue with these lanes.
     #[expect(clippy::too_many_arguments, reason = "the wiring has one home, and this is its seam")]
     pub fn new(
-        lanes: BTreeMap<RouteName, Arc<Lane>>,
+        lanes: Lanes,
         store: Arc<dyn Store>,
         attempts: Arc<Attempts>,
         holds: Arc<Holds>,
@@ -84,7 +95,7 @@ impl Queue {
         owner: Owner,
         stop: CancellationToken,
     ) -> Self {
-        Self {
+        let queue = Self {
             lanes,
             store,
             attempts,
@@ -93,21 +104,52 @@ impl Queue {
             clock,
             owner,
             leases: Leases::default(),
-            wake: Notify::new(),
+            lease_length: LEASE,
             stop,
             in_flight: TaskTracker::new(),
             abort: CancellationToken::new(),
+        };
+        queue.lanes.all().values().for_each(|lane| queue.welcome(lane));
+        queue
+    }
+
+    /// The same with leases of this length. They are prolonged three times in it while their messages are attempted.
+    #[must_use]
+    pub fn with_lease(self, length: Duration) -> Self {
+        Self { lease_length: length, ..self }
+    }
+
+    /// Has lanes for exactly these routes from now on. `open` says how many messages of each wait in the store; only
+    /// lanes of routes that are new, or come back, need it.
+    ///
+    /// A route that has not changed notices nothing. One that has goes on with its messages, its attempts in flight
+    /// and, where their settings are the same, its rate, breaker and retry budget. One that is gone has its attempts in
+    /// flight finished, and its messages stay in the store.
+    pub fn set_routes<'a>(&self, routes: impl IntoIterator<Item = &'a Arc<Route>>, open: &BTreeMap<String, u64>) {
+        for name in self.lanes.set(routes, open) {
+            if let Some(lane) = self.lanes.get(&name) {
+                self.welcome(&lane);
+            }
         }
     }
 
+    /// Has a lane that is new looked at at once: what waits for it in the store is not known yet.
+    fn welcome(&self, lane: &Lane) {
+        let at_once = Timestamp::from_millis(0);
+        if lane.open() > 0 {
+            lane.expect_by(Waits::First, at_once);
+        }
+        self.lanes.agenda.put(&lane.route.name, at_once);
+    }
+
     /// The lane of `route`.
-    pub fn lane(&self, route: &RouteName) -> Option<&Arc<Lane>> {
+    pub fn lane(&self, route: &RouteName) -> Option<Arc<Lane>> {
         self.lanes.get(route)
     }
 
-    /// Every lane, by route.
-    pub fn lanes(&self) -> impl Iterator<Item = &Arc<Lane>> {
-        self.lanes.values()
+    /// Every lane, by route, as they are now.
+    pub fn lanes(&self) -> Arc<ByRoute> {
+        self.lanes.all()
     }
 
     /// Takes responsibility for a message that nobody waits for. When this returns [`Offered::Accepted`] it is on
@@ -118,24 +160,24 @@ impl Queue {
     /// # Errors
     /// [`StoreError`]; the message is then not ours.
     pub async fn offer(self: &Arc<Self>, message: Message, key: Option<KeyClaim>) -> Result<Offered, StoreError> {
-        let Some(lane) = self.lanes.get(&message.route) else { return Ok(Offered::Saturated) };
+        let Some(lane) = self.lanes.get(&message.route) else { return Ok(Offered::Closed) };
+        let order = self.order_of(&lane, &message).await;
         let now = self.clock.now();
         let at_once = !lane.has_backlog(now)
             && self.holds.held_until(&lane.destination, now).is_none()
             && !self.stop.is_cancelled();
-        let permit = if at_once { self.permit_soon(lane).await } else { None };
+        let permit = if at_once { self.permit_soon(&lane, now).await } else { None };
         let entry = match permit {
             Some(_) => Entry::Leased(self.lease()),
             None => Entry::Queued { due: now },
         };
-        let acceptance =
-            Acceptance { message: message.clone(), entry, attempts: Vec::new(), key, hold: None, order: None };
-        let offered = self.accept(lane, acceptance).await?;
-        if offered == Offered::Accepted {
-            match permit {
-                Some(permit) => self.start(message, Arc::clone(lane), permit),
-                None => self.expect(lane, now),
-            }
+        let acceptance = Acceptance { message: message.clone(), entry, attempts: Vec::new(), key, hold: None, order };
+        let (offered, is_behind) = self.accept(&lane, acceptance).await?;
+        match permit {
+            // Whoever is before it wakes the lane when it ends.
+            _ if is_behind || offered != Offered::Accepted => {}
+            Some(permit) => self.start(message, lane, permit, false),
+            None => self.expect(&lane, Waits::First, now),
         }
         Ok(offered)
     }
@@ -143,17 +185,32 @@ impl Queue {
     /// A permit for a message that has nothing before it but attempts under way: waited for a moment, because a message
     /// that is stored under a lease needs no claim, which costs the store more than everything else about it. That
     /// also keeps a crowd of callers at the pace of their destination instead of building up a backlog.
-    async fn permit_soon(&self, lane: &Lane) -> Option<Permit> {
-        if let Some(permit) = lane.try_permit() {
+    async fn permit_soon(&self, lane: &Lane, now: Timestamp) -> Option<Permit> {
+        if let Some(permit) = lane.try_permit(now) {
             return Some(permit);
         }
+        // A breaker or a rate keeps it waiting longer than that.
+        if lane.route.rate.is_some() || lane.shut(now).is_some() {
+            return None;
+        }
         let permit = tokio::select! {
-            permit = lane.permit() => permit?,
+            permit = lane.permit(&*self.clock) => permit?,
             () = self.clock.sleep(PERMIT_WITHIN) => return None,
             () = self.stop.cancelled() => return None,
         };
         // Meanwhile the destination may have asked for quiet.
         self.holds.held_until(&lane.destination, self.clock.now()).is_none().then_some(permit)
+    }
+
+    /// The order that the message joins, where its route has one.
+    async fn order_of(&self, lane: &Lane, message: &Message) -> Option<String> {
+        let key = &lane.route.order.as_ref()?.key;
+        if !order::takes_long(key, &message.request) {
+            return order::key_of(key, &message.request);
+        }
+        let (key, request) = (key.clone(), Arc::clone(&message.request));
+        // A body that long is not read on a thread that serves others.
+        tokio::task::spawn_blocking(move || order::key_of(&key, &request)).await.ok().flatten()
     }
 
     /// Takes responsibility for a message whose caller waited in vain so far: it is queued with the attempts made.
@@ -168,28 +225,34 @@ impl Queue {
         hold: Option<Hold>,
         key: Option<KeyClaim>,
     ) -> Result<Offered, StoreError> {
-        let Some(lane) = self.lanes.get(&message.route) else { return Ok(Offered::Saturated) };
-        let offered = self
-            .accept(lane, Acceptance { message, entry: Entry::Queued { due }, attempts, key, hold, order: None })
+        let Some(lane) = self.lanes.get(&message.route) else { return Ok(Offered::Closed) };
+        let what = if message.progress.attempts > 0 { Waits::Retry } else { Waits::First };
+        let (offered, _) = self
+            .accept(&lane, Acceptance { message, entry: Entry::Queued { due }, attempts, key, hold, order: None })
             .await?;
         if offered == Offered::Accepted {
-            self.expect(lane, due);
+            self.expect(&lane, what, due);
         }
         Ok(offered)
     }
 
-    /// Stores a message that has a place in its lane from then on, and none if it is not stored.
-    async fn accept(&self, lane: &Lane, acceptance: Acceptance) -> Result<Offered, StoreError> {
+    /// Stores a message that has a place in its lane from then on, and none if it is not stored. Answers as well
+    /// whether it is behind another one of its order.
+    async fn accept(&self, lane: &Lane, acceptance: Acceptance) -> Result<(Offered, bool), StoreError> {
+        if !lane.route.enabled {
+            return Ok((Offered::Closed, false));
+        }
         if !lane.enter() {
-            return Ok(Offered::Saturated);
+            return Ok((Offered::Saturated, false));
         }
         let accepted = self.store.accept(acceptance).await;
         if !matches!(accepted, Ok(Accepted::Stored | Accepted::Behind)) {
             lane.leave();
         }
         Ok(match accepted? {
-            Accepted::Stored | Accepted::Behind => Offered::Accepted,
-            Accepted::Key(state) => Offered::Key(state),
+            Accepted::Stored => (Offered::Accepted, false),
+            Accepted::Behind => (Offered::Accepted, true),
+            Accepted::Key(state) => (Offered::Key(state), false),
         })
     }
 
@@ -202,274 +265,52 @@ impl Queue {
         let redriving = self.in_flight.spawn(async move {
             let now = queue.clock.now();
             let redriven = queue.store.redrive(selection, now).await;
-            match queue.store.tally().await {
-                Ok(tally) => queue.lanes.iter().for_each(|(name, lane)| lane.recount(open_in(&tally, name))),
+            let lanes = queue.lanes.all();
+            match queue.store.backlog().await {
+                Ok(open) => {
+                    lanes.iter().for_each(|(name, lane)| lane.recount(open.get(name.as_str()).copied().unwrap_or(0)));
+                }
                 // The count is only a bound on intake; it is right again when the lane has been empty.
                 Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "could not count what waits"),
             }
-            queue.lanes.values().for_each(|lane| lane.expect_by(now));
-            queue.wake.notify_one();
+            lanes.values().for_each(|lane| queue.expect(lane, Waits::First, now));
             redriven
         });
         redriving.await.unwrap_or_else(|broken| Err(StoreError::Unavailable(Box::new(broken))))
     }
 
-    /// Claims and attempts until told to stop. Then everything in flight is given `grace` to finish; what has not is
-    /// aborted and given back. Answers how many were.
-    pub async fn run(self: Arc<Self>, grace: Duration) -> usize {
-        let heartbeat = self.leases.heartbeat(&self.store, &self.owner, &self.clock, LEASE);
-        tokio::select! {
-            () = self.claim_until_stopped() => {}
-            () = heartbeat => {}
-        }
-        self.in_flight.close();
-        // Leases are prolonged while we wait, so that no other host repeats what is about to finish.
-        tokio::select! {
-            () = self.in_flight.wait() => {}
-            () = self.clock.sleep(grace) => {}
-            () = self.leases.heartbeat(&self.store, &self.owner, &self.clock, LEASE) => {}
-        }
-        self.abort.cancel();
-        self.in_flight.wait().await;
-        let left = self.leases.held();
-        let count = left.len();
-        if count > 0
-            && let Err(error) = self.store.release(left, self.owner.clone(), self.clock.now()).await
-        {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "could not give messages back; they run out with their leases"
-            );
-        }
-        count
-    }
-
-    async fn claim_until_stopped(self: &Arc<Self>) {
-        let mut scan = true;
-        let mut next_scan = self.clock.sleep(SCAN_EVERY);
-        let mut trouble = STORE_RETRY.0;
-        while !self.stop.is_cancelled() {
-            let now = self.clock.now();
-            if let Err(error) = self.claim(now, scan).await {
-                tracing::error!(error = &error as &dyn std::error::Error, "could not claim messages");
-                tokio::select! {
-                    () = self.clock.sleep(trouble) => {}
-                    () = self.stop.cancelled() => return,
-                }
-                trouble = (trouble * 2).min(STORE_RETRY.1);
-                continue;
-            }
-            trouble = STORE_RETRY.0;
-            let look = self.next_look();
-            tokio::select! {
-                () = self.clock.sleep_until(look.unwrap_or(now)), if look.is_some() => scan = false,
-                () = self.wake.notified() => scan = false,
-                () = &mut next_scan => {
-                    scan = true;
-                    next_scan = self.clock.sleep(SCAN_EVERY);
-                }
-                () = self.stop.cancelled() => return,
-            }
-        }
-    }
-
-    /// When the next lane has something due; a held one, when its hold runs out. A lane in which the queue stands in
-    /// line for a permit wakes it when its turn comes.
-    fn next_look(&self) -> Option<Timestamp> {
-        let now = self.clock.now();
-        self.lanes
-            .values()
-            .filter(|lane| !lane.is_in_line())
-            .filter_map(|lane| {
-                let due = lane.expected()?;
-                Some(self.holds.held_until(&lane.destination, now).map_or(due, |held| held.max(due)))
-            })
-            .min()
-    }
-
-    /// One look at the lanes where something is due (at every lane, when `scan`).
-    async fn claim(self: &Arc<Self>, now: Timestamp, scan: bool) -> Result<(), StoreError> {
-        let mut rights = BTreeMap::new();
-        let mut claims = Vec::new();
-        for (name, lane) in &self.lanes {
-            let due = lane.has_backlog(now);
-            if !(due || scan) || self.holds.held_until(&lane.destination, now).is_some() {
-                continue;
-            }
-            let permits = lane.permits(CLAIM_PER_LANE);
-            if permits.is_empty() {
-                if due {
-                    self.line_up(lane);
-                }
-                continue;
-            }
-            // Forgotten before the claim: a message that is queued meanwhile says so again.
-            lane.look();
-            claims.push(LaneClaim { route: name.clone(), limit: permits.len(), retries: permits.len() });
-            rights.insert(name.clone(), permits);
-        }
-        if claims.is_empty() {
-            return Ok(());
-        }
-        let claimed = match self.store.claim_due(claims, now, self.lease()).await {
-            Ok(claimed) => claimed,
-            Err(error) => {
-                for lane in rights.keys().filter_map(|name| self.lanes.get(name)) {
-                    lane.expect_by(now);
-                }
-                return Err(error);
-            }
-        };
-        for (name, next) in &claimed.next_due {
-            if let (Some(lane), Some(due)) = (self.lanes.get(name), next.earliest()) {
-                lane.expect_by(due);
-            }
-        }
-        for message in claimed.messages {
-            let permit = rights.get_mut(&message.route).and_then(Vec::pop);
-            match (self.lanes.get(&message.route), permit) {
-                (Some(lane), Some(permit)) => self.start(message, Arc::clone(lane), permit),
-                _ => tracing::error!(
-                    message_id = %message.id,
-                    route = %message.route,
-                    "the store claimed a message that was not asked for; its lease will run out"
-                ),
-            }
-        }
-        Ok(())
-    }
-
-    /// Stands in line for a permit of a lane that is at its concurrency, among the callers that wait for one too: the
-    /// queue has its turn however many there are.
-    fn line_up(self: &Arc<Self>, lane: &Arc<Lane>) {
-        if !lane.line_up() {
-            return;
-        }
-        let (queue, lane) = (Arc::clone(self), Arc::clone(lane));
-        self.in_flight.spawn(async move {
-            tokio::select! {
-                permit = lane.permit() => {
-                    lane.reserve(permit);
-                    queue.wake.notify_one();
-                }
-                () = queue.stop.cancelled() => lane.reserve(None),
-            }
-        });
-    }
-
-    /// Attempts a message that is ours, on a task of its own.
-    fn start(self: &Arc<Self>, message: Message, lane: Arc<Lane>, permit: Permit) {
-        if !self.leases.hold(message.id) {
-            // Its lease ran out while it is being attempted here (a clock set forward, a store away for long). The
-            // claim has renewed it; the attempt under way goes on.
-            tracing::warn!(message_id = %message.id, route = %message.route, "claimed a message that is being attempted");
-            return;
-        }
+    /// Gives dead letters up. Those behind them in their order may go on. Goes on to its end even if the caller does not
+    /// wait for it.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub async fn discard(self: &Arc<Self>, selection: Selection) -> Result<u64, StoreError> {
         let queue = Arc::clone(self);
-        self.in_flight.spawn(async move {
-            let held = Held { queue: &queue, id: message.id };
-            tokio::select! {
-                () = queue.attempt(message, &lane) => drop(held),
-                // Still held: it is given back with all that is left.
-                () = queue.abort.cancelled() => std::mem::forget(held),
-            }
-            drop(permit);
+        let discarding = self.in_flight.spawn(async move {
+            let now = queue.clock.now();
+            let discarded = queue.store.discard(selection, now).await;
+            let ordered = |lane: &&Arc<Lane>| lane.route.order.is_some();
+            queue.lanes.all().values().filter(ordered).for_each(|lane| queue.expect(lane, Waits::First, now));
+            discarded
         });
+        discarding.await.unwrap_or_else(|broken| Err(StoreError::Unavailable(Box::new(broken))))
     }
 
-    async fn attempt(&self, message: Message, lane: &Lane) {
-        let made = self.attempts.make(&message, &lane.route, Terms::QUEUED).await;
-        let then = made.then(&message, self.clock.now());
-        if self.finish(&message, made, then.clone()).await == Finished::LeaseLost {
-            tracing::warn!(message_id = %message.id, route = %message.route, "lease lost: another host repeats this attempt");
-            return;
-        }
-        match then {
-            Then::End { state, .. } => {
-                lane.leave();
-                self.watch.ended(&message, state);
-            }
-            Then::Queue { due, route } => {
-                if let Some(next) = self.lanes.get(&route) {
-                    if route != message.route {
-                        lane.leave();
-                        next.enter_anyway();
-                    }
-                    self.expect(next, due);
-                }
-            }
+    /// Has the lane looked at when something is due there.
+    fn expect(&self, lane: &Lane, what: Waits, due: Timestamp) {
+        if lane.expect_by(what, due) {
+            self.look_when_due(lane);
         }
     }
 
-    /// Writes the transition down, however often it takes: until it is on disk the message is not done.
-    async fn finish(&self, message: &Message, made: Made, then: Then) -> Finished {
-        let finish = Finish {
-            id: message.id,
-            owner: self.owner.clone(),
-            attempt: made.record,
-            then,
-            progress: made.progress,
-            hold: made.hold,
-            blocks: false,
-        };
-        let mut wait = STORE_RETRY.0;
-        loop {
-            match self.store.finish(finish.clone()).await {
-                Ok(finished) => return finished,
-                Err(error) => {
-                    tracing::error!(
-                        message_id = %message.id,
-                        error = &error as &dyn std::error::Error,
-                        "could not write down an attempt; trying again"
-                    );
-                    self.clock.sleep(wait).await;
-                    wait = (wait * 2).min(STORE_RETRY.1);
-                }
-            }
+    /// Has the lane looked at when something that is known of may be attempted.
+    fn look_when_due(&self, lane: &Lane) {
+        if let Some(when) = lane.next_look(self.clock.now()) {
+            self.lanes.agenda.put(&lane.route.name, when);
         }
-    }
-
-    fn expect(&self, lane: &Lane, due: Timestamp) {
-        lane.expect_by(due);
-        self.wake.notify_one();
     }
 
     fn lease(&self) -> Lease {
-        Lease { owner: self.owner.clone(), until: self.clock.now().after(LEASE) }
+        Lease { owner: self.owner.clone(), until: self.clock.now().after(self.lease_length) }
     }
-}
-
-/// A lease held for an attempt: let go at its end, even if the attempt panics.
-struct Held<'a> {
-    queue: &'a Queue,
-    id: MessageId,
-}
-
-impl Drop for Held<'_> {
-    fn drop(&mut self) {
-        self.queue.leases.let_go(self.id);
-        if std::thread::panicking() {
-            tracing::error!(message_id = %self.id, "an attempt panicked; its message is repeated when its lease runs out");
-        }
-    }
-}
-
-/// How many messages there are, by route and state.
-pub type Tally = BTreeMap<(String, State), u64>;
-
-/// A lane for each of `routes`, with what waits in the store. Callers that wait may take half of the `places` that the
-/// ingress has on one route, so that a destination that hangs leaves room for the others.
-pub fn lanes<'a>(
-    routes: impl IntoIterator<Item = &'a Arc<Route>>,
-    tally: &Tally,
-    places: usize,
-) -> BTreeMap<RouteName, Arc<Lane>> {
-    let callers = |route: &Route| route.concurrency.saturating_mul(4).max(256).min(places.div_ceil(2));
-    let lane = |route: &Arc<Route>| Arc::new(Lane::new(Arc::clone(route), open_in(tally, &route.name), callers(route)));
-    routes.into_iter().map(|route| (route.name.clone(), lane(route))).collect()
-}
-
-/// How many messages of `route` have not ended.
-fn open_in(tally: &Tally, route: &RouteName) -> u64 {
-    tally.iter().filter(|((of, state), _)| of == route.as_str() && !state.is_terminal()).map(|(_, count)| count).sum()
 }

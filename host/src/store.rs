@@ -10,6 +10,9 @@
 mod contract;
 #[cfg(test)]
 pub(crate) mod memory;
+mod encoding;
+pub mod postgres;
+mod selecting;
 pub mod sqlite;
 
 use std::collections::BTreeMap;
@@ -21,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Timestamp;
 use crate::message::{Answer, AttemptRecord, Message, MessageId, Progress, RouteName, State};
 
+pub use postgres::{PostgresStore, PostgresTarget};
 pub use sqlite::SqliteStore;
 
 /// Who holds a lease: one running host. New at every start.

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use arc_swap::ArcSwap;
 use serde::Serialize;
 use tokio::sync::broadcast;
 
@@ -18,7 +19,7 @@ const FEED: usize = 4096;
 /// Counts and the feed.
 #[derive(Debug)]
 pub struct Watch {
-    counts: BTreeMap<RouteName, Counts>,
+    counts: ArcSwap<BTreeMap<RouteName, Arc<Counts>>>,
     feed: broadcast::Sender<Arc<Event>>,
 }
 
@@ -85,9 +86,17 @@ impl Watch {
     /// Watches these routes.
     pub fn new<'a>(routes: impl Iterator<Item = &'a RouteName>) -> Self {
         Self {
-            counts: routes.map(|name| (name.clone(), Counts::default())).collect(),
+            counts: ArcSwap::from_pointee(routes.map(|name| (name.clone(), Arc::default())).collect()),
             feed: broadcast::channel(FEED).0,
         }
+    }
+
+    /// Watches these routes from now on. Those that were watched before are counted on; of the others, what is counted
+    /// is forgotten.
+    pub fn set_routes<'a>(&self, routes: impl Iterator<Item = &'a RouteName>) {
+        let before = self.counts.load();
+        let counts = routes.map(|name| (name.clone(), before.get(name).cloned().unwrap_or_default())).collect();
+        self.counts.store(Arc::new(counts));
     }
 
     /// The feed, from now on.
@@ -97,7 +106,7 @@ impl Watch {
 
     /// An attempt was made.
     pub fn attempt(&self, message: &Message, made: &Made) {
-        if let Some(counts) = self.counts.get(&message.route) {
+        if let Some(counts) = self.counts.load().get(&message.route) {
             let add = |counter: &AtomicU64, happened: bool| {
                 counter.fetch_add(u64::from(happened), Ordering::Relaxed);
             };
@@ -112,7 +121,7 @@ impl Watch {
 
     /// A message ended.
     pub fn ended(&self, message: &Message, state: State) {
-        if let Some(counts) = self.counts.get(&message.route) {
+        if let Some(counts) = self.counts.load().get(&message.route) {
             let counter = match state {
                 State::Delivered => &counts.delivered,
                 State::Answered => &counts.answered,
@@ -127,7 +136,8 @@ impl Watch {
 
     /// What happened on `route`.
     pub fn totals(&self, route: &RouteName) -> Totals {
-        let Some(counts) = self.counts.get(route) else { return Totals::default() };
+        let counts = self.counts.load();
+        let Some(counts) = counts.get(route) else { return Totals::default() };
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Totals {
             attempts: read(&counts.attempts),

@@ -1,6 +1,7 @@
 //! A running host: the real binary, on free ports, in a folder of its own.
 
 use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::net::SocketAddr;
 use std::process::{ExitStatus, Output};
 use std::time::Duration;
@@ -27,7 +28,7 @@ pub struct Host {
     admin: SocketAddr,
     client: reqwest::Client,
     /// Where the present run's log begins.
-    log_from: usize,
+    log_from: u64,
 }
 
 /// What the host answered.
@@ -59,24 +60,33 @@ impl Host {
         let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
         let child = spawn(&place);
         let mut host = Self { place, child, listen: nowhere, admin: nowhere, client, log_from: 0 };
-        host.find_addresses().await;
+        host.listens().await;
         host
     }
 
     /// Starts it again, in the same folder, after [`Host::kill`] or [`Host::exited`].
     pub async fn restart(&mut self) {
-        self.log_from = self.log().len();
-        self.child = spawn(&self.place);
-        self.find_addresses().await;
+        self.launch();
+        self.listens().await;
     }
 
-    async fn find_addresses(&mut self) {
+    /// As [`Host::restart`], without waiting for it to listen.
+    pub fn launch(&mut self) {
+        self.log_from = std::fs::metadata(self.place.path("log")).map_or(0, |log| log.len());
+        self.child = spawn(&self.place);
+    }
+
+    /// Waits until it listens, after [`Host::launch`].
+    ///
+    /// # Panics
+    /// When it does not come to that.
+    pub async fn listens(&mut self) {
         let (listen, admin) = eventually_within(START, "the host to listen", async || {
             if let Ok(Some(status)) = self.child.try_wait() {
                 panic!("the host did not start: {status}");
             }
-            let log = self.log();
-            let lines = log.get(self.log_from..)?.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+            let log = self.log_of_this_run();
+            let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
             let line = lines.into_iter().find(|line| line["message"] == "backstop is listening")?;
             Some((line["listen"].as_str()?.parse().ok()?, line["admin"].as_str()?.parse().ok()?))
         })
@@ -140,6 +150,12 @@ impl Host {
         Answer::to(self.client.get(format!("http://{}{path}", self.admin))).await.json()
     }
 
+    /// As [`Host::admin`], but none when there is no answer, or none that is JSON.
+    pub async fn try_admin(&self, path: &str) -> Option<Value> {
+        let answer = Answer::try_to(self.client.get(format!("http://{}{path}", self.admin))).await?;
+        serde_json::from_slice(&answer.body).ok()
+    }
+
     /// The message called `id` as the admin API shows it, with its `journal`.
     pub async fn message(&self, id: &str) -> Value {
         self.admin(&format!("/v1/messages/{id}")).await
@@ -180,6 +196,16 @@ impl Host {
     /// All it has written so far, in every run.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.place.path("log")).unwrap_or_default()
+    }
+
+    /// What it has written since it was started last.
+    pub fn log_of_this_run(&self) -> String {
+        let mut text = Vec::new();
+        let read = File::open(self.place.path("log")).and_then(|mut log| {
+            log.seek(SeekFrom::Start(self.log_from))?;
+            log.read_to_end(&mut text)
+        });
+        read.map(|_| String::from_utf8_lossy(&text).into_owned()).unwrap_or_default()
     }
 
     /// The lines of the log that contain `text`.
@@ -250,6 +276,13 @@ impl Answer {
         let response = request.send().await.expect("the host answers");
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
         Self { status, headers, body: response.bytes().await.expect("a whole answer").to_vec() }
+    }
+
+    /// None when the host does not answer, or breaks off.
+    pub(crate) async fn try_to(request: RequestBuilder) -> Option<Self> {
+        let response = request.send().await.ok()?;
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        Some(Self { status, headers, body: response.bytes().await.ok()?.to_vec() })
     }
 
     /// The body as JSON; null when it is none.

@@ -11,8 +11,14 @@ pub mod languages;
 pub mod hand_made;
 pub mod fuzzing;
 pub mod eventually;
+pub mod disk;
+pub mod postgres;
+pub mod load;
 
+pub use disk::Disk;
 pub use eventually::eventually;
 pub use host::{Answer, Host};
+pub use load::Load;
+pub use postgres::Postgres;
 pub use setup::Setup;
 pub use vendor::{Gate, Received, Reply, Vendor, black_hole, garbage, half_response, huge, json, nothing, ok, status};

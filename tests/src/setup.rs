@@ -8,10 +8,11 @@ use std::process::Output;
 use tempfile::TempDir;
 
 use crate::artefacts::{binary, is_stock, stock_policy};
+use crate::disk::Disk;
 use crate::host::Host;
 
 /// The user and group `nobody`, who owns nothing.
-const NOBODY: u32 = 65534;
+pub(crate) const NOBODY: u32 = 65534;
 
 /// What a host is started with.
 pub struct Setup {
@@ -27,6 +28,8 @@ pub struct Place {
     env: Vec<(String, String)>,
     /// Whom the binary is run as, if not by whoever runs the tests.
     user: Option<u32>,
+    /// The small disk it has as its folder `disk`.
+    disk: Option<Disk>,
 }
 
 impl Setup {
@@ -76,7 +79,8 @@ impl Setup {
     /// # Panics
     /// When it cannot be made, or a policy does not build.
     pub fn place(self) -> Place {
-        let place = Place { folder: TempDir::new().expect("a temporary folder"), env: self.env, user: None };
+        let place =
+            Place { folder: TempDir::new().expect("a temporary folder"), env: self.env, user: None, disk: None };
         let settings: String = self.settings.iter().map(|(key, value)| format!("{key}: {value}\n")).collect();
         place.write("backstop.yaml", format!("{settings}routes:\n{}", self.routes));
         for (name, file) in self.policies {
@@ -140,10 +144,65 @@ impl Place {
         self
     }
 
+    /// With a disk of so many KiB as its folder `disk`.
+    ///
+    /// # Panics
+    /// When it cannot be mounted.
+    #[must_use]
+    pub fn with_disk(mut self, kib: u32) -> Self {
+        let folder = self.path("disk");
+        std::fs::create_dir(&folder).expect("a folder in the temporary folder");
+        self.disk = Some(Disk::mounted_on(&folder, kib));
+        self
+    }
+
+    /// With a wall clock that [`Place::set_clock`] sets, for the binary alone. (It is libfaketime that does it; clocks
+    /// that measure how long things take are left as they are.)
+    ///
+    /// # Panics
+    /// When libfaketime is not installed.
+    #[must_use]
+    pub fn with_a_clock_of_its_own(mut self) -> Self {
+        self.set_clock(0);
+        let library = faketime().expect("libfaketime: install it (`apt-get install libfaketime`)");
+        let clock = self.path("clock").display().to_string();
+        let settings = [
+            ("LD_PRELOAD", library.display().to_string()),
+            ("FAKETIME_TIMESTAMP_FILE", clock),
+            // Read anew whenever the time is asked for.
+            ("FAKETIME_NO_CACHE", "1".to_owned()),
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
+            ("NO_FAKE_STAT", "1".to_owned()),
+        ];
+        self.env.extend(settings.map(|(name, value)| (name.to_owned(), value)));
+        self
+    }
+
+    /// Sets the binary's own clock so many seconds ahead of the machine's.
+    ///
+    /// # Panics
+    /// When the file cannot be written that says so.
+    pub fn set_clock(&self, seconds_ahead: i64) {
+        self.write("clock.aside", format!("{seconds_ahead:+}"));
+        std::fs::rename(self.path("clock.aside"), self.path("clock")).expect("a file in the temporary folder");
+    }
+
+    /// The small disk.
+    ///
+    /// # Panics
+    /// When it has none.
+    pub fn disk(&self) -> &Disk {
+        self.disk.as_ref().expect("a place with a disk")
+    }
+
     /// The binary, to be run here.
     pub(crate) fn command(&self) -> tokio::process::Command {
         let own = self.user.map(|_| self.path("backstop"));
-        let mut command = tokio::process::Command::new(own.as_deref().unwrap_or(binary()));
+        let binary = own.as_deref().unwrap_or(binary());
+        let mut words = self.disk.iter().flat_map(|disk| disk.entrance(self.folder.path())).collect::<Vec<_>>();
+        words.push(binary.as_os_str().to_owned());
+        let mut command = tokio::process::Command::new(&words[0]);
+        command.args(&words[1..]);
         if let Some(user) = self.user {
             command.uid(user).gid(user);
         }
@@ -156,8 +215,14 @@ impl Place {
     /// # Panics
     /// When it cannot be run.
     pub async fn run(&self, arguments: &[&str]) -> Output {
-        self.command().args(arguments).output().await.expect("the binary runs")
+        self.command().args(arguments).kill_on_drop(true).output().await.expect("the binary runs")
     }
+}
+
+/// Where Debian and its kin put libfaketime for programs of many threads.
+fn faketime() -> Option<PathBuf> {
+    let folders = std::fs::read_dir("/usr/lib").ok()?.filter_map(|entry| Some(entry.ok()?.path()));
+    folders.map(|folder| folder.join("faketime/libfaketimeMT.so.1")).find(|library| library.is_file())
 }
 
 /// `yaml` moved to stand below a key.

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::clock::Timestamp;
+use crate::window::{Counts, Window};
 
 /// Parts the window is counted in. An attempt therefore leaves the window up to a sixtieth of it late, and a meter takes
 /// the same memory whatever the traffic.
@@ -31,57 +32,32 @@ pub enum Change {
 pub struct Meter {
     threshold: f64,
     min_requests: u64,
-    /// Milliseconds to a bucket, at least 1.
-    width: u64,
-    buckets: [Bucket; BUCKETS],
-    /// The number of the newest bucket: its moment divided by `width`.
-    newest: u64,
-    /// The sum of all buckets.
-    total: Bucket,
+    window: Window<BUCKETS>,
     firing: bool,
-}
-
-#[derive(Clone, Copy, Default, Debug)]
-struct Bucket {
-    requests: u64,
-    failures: u64,
 }
 
 impl Meter {
     /// A meter that fires at or above `error_rate` (0 to 1) with at least `min_requests` attempts in `window`.
     pub fn new(error_rate: f64, window: Duration, min_requests: u32) -> Self {
-        let window = u64::try_from(window.as_millis()).unwrap_or(u64::MAX);
         Self {
             threshold: error_rate,
             min_requests: min_requests.max(1).into(),
-            width: window.div_ceil(BUCKETS as u64).max(1),
-            buckets: [Bucket::default(); BUCKETS],
-            newest: 0,
-            total: Bucket::default(),
+            window: Window::new(window / BUCKETS as u32),
             firing: false,
         }
     }
 
     /// Counts an attempt that ended at `now`.
     pub fn record(&mut self, now: Timestamp, failed: bool) {
-        self.slide_to(now);
-        let failures = u64::from(failed);
-        // One attempt a little out of order counts as now; `slide_to` has seen to larger steps.
-        if let Some(bucket) = self.buckets.get_mut(slot(self.newest)) {
-            bucket.requests += 1;
-            bucket.failures += failures;
-            self.total.requests += 1;
-            self.total.failures += failures;
-        }
+        self.window.count(now, failed);
     }
 
     /// What has changed by `now`. Each change is said once.
     pub fn evaluate(&mut self, now: Timestamp) -> Option<Change> {
-        self.slide_to(now);
+        let held = self.window.read(now);
         let reading = self.reading();
-        let over =
-            self.total.failures > 0 && self.total.requests >= self.min_requests && reading.error_rate >= self.threshold;
-        let calm = self.total.requests == 0 || reading.error_rate < self.threshold / 2.0;
+        let over = held.marked > 0 && held.all >= self.min_requests && reading.error_rate >= self.threshold;
+        let calm = held.all == 0 || reading.error_rate < self.threshold / 2.0;
         match self.firing {
             false if over => {
                 self.firing = true;
@@ -97,7 +73,7 @@ impl Meter {
 
     /// What the window held when it was last recorded to or evaluated.
     pub fn reading(&self) -> Reading {
-        let Bucket { requests, failures } = self.total;
+        let Counts { all: requests, marked: failures } = self.window.last_read();
         let error_rate = if requests == 0 { 0.0 } else { failures as f64 / requests as f64 };
         Reading { requests, error_rate }
     }
@@ -106,32 +82,6 @@ impl Meter {
     pub const fn is_firing(&self) -> bool {
         self.firing
     }
-
-    /// Moves the window on to `now`. A clock set back by more than the window empties it: what it holds would otherwise
-    /// stay until the clock has caught up.
-    fn slide_to(&mut self, now: Timestamp) {
-        let number = now.as_millis() / self.width;
-        let ahead = number.saturating_sub(self.newest);
-        if ahead >= BUCKETS as u64 || self.newest.saturating_sub(number) >= BUCKETS as u64 {
-            self.buckets = [Bucket::default(); BUCKETS];
-            self.total = Bucket::default();
-            self.newest = number;
-            return;
-        }
-        for _ in 0..ahead {
-            self.newest += 1;
-            if let Some(bucket) = self.buckets.get_mut(slot(self.newest)) {
-                self.total.requests -= bucket.requests;
-                self.total.failures -= bucket.failures;
-                *bucket = Bucket::default();
-            }
-        }
-    }
-}
-
-/// Where the bucket of that number is kept.
-fn slot(number: u64) -> usize {
-    usize::try_from(number % BUCKETS as u64).unwrap_or(0)
 }
 
 #[cfg(test)]

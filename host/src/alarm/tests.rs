@@ -16,8 +16,8 @@ fn name() -> RouteName {
     RouteName::new("vendor").unwrap()
 }
 
-/// An alarm on the route `vendor`: half of at least four attempts within a minute.
-fn alarms(notify: Option<String>) -> Alarms {
+/// The route `vendor`, with an alarm: half of at least four attempts within a minute.
+fn route(notify: Option<String>) -> Arc<Route> {
     let mut route = route_to("http://vendor.test/");
     route.alarm = Some(Alarm {
         error_rate: 0.5,
@@ -25,9 +25,14 @@ fn alarms(notify: Option<String>) -> Alarms {
         min_requests: 4,
         notify: notify.map(|url| url.parse().unwrap()),
     });
+    Arc::new(route)
+}
+
+/// The alarm of that route.
+fn alarms(notify: Option<String>) -> Alarms {
     let clients = Arc::new(Clients::new().unwrap());
     let notifier = Notifier::start(clients, HandClock::new(), &TaskTracker::new(), CancellationToken::new());
-    Alarms::new([&Arc::new(route)], notifier)
+    Alarms::new([&route(notify)], notifier)
 }
 
 fn fail(alarms: &Alarms, attempts: usize, now: u64) {
@@ -132,4 +137,41 @@ async fn its_task_clears_it_and_ends_when_told() {
     stop.cancel();
     tasks.close();
     tasks.wait().await;
+}
+
+#[tokio::test]
+async fn a_reload_leaves_an_alarm_ringing_that_measures_what_it_measured() {
+    let vendor = Vendor::answering("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+    let alarms = alarms(None);
+    fail(&alarms, 4, 0);
+    let before = alarms.current();
+    // Its destination changes, and who is told; not what is an alarm.
+    let mut changed = Route::clone(&route(Some(vendor.url("/hook"))));
+    changed.concurrency += 1;
+    alarms.set_routes([&Arc::new(changed)]);
+    assert_eq!(alarms.current(), before, "it rings, and has not begun anew");
+    alarms.tick(at(120_000));
+    assert!(!alarms.current()[0].firing);
+    until("the notice that it is over", || vendor.requests().len() == 1).await;
+}
+
+#[tokio::test]
+async fn a_reload_says_of_an_alarm_that_goes_while_it_rings_that_it_is_over() {
+    let vendor = Vendor::answering("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+    let alarms = alarms(Some(vendor.url("/hook")));
+    fail(&alarms, 4, 0);
+    alarms.set_routes([]);
+    assert_eq!(alarms.current(), []);
+    fail(&alarms, 4, 0);
+    until("both notices", || vendor.requests().len() == 2).await;
+    let last = String::from_utf8_lossy(&vendor.requests()[1]).into_owned();
+    assert!(last.contains("\"event\":\"alarm.cleared\"") && last.contains("\"firing\":false"), "{last}");
+
+    // Another threshold is another alarm: it begins with nothing measured.
+    let mut other = Route::clone(&route(None));
+    other.alarm = other.alarm.map(|alarm| Alarm { error_rate: 0.9, ..alarm });
+    alarms.set_routes([&route(None)]);
+    fail(&alarms, 4, 0);
+    alarms.set_routes([&Arc::new(other)]);
+    assert_eq!((alarms.current()[0].firing, alarms.current()[0].requests), (false, 0));
 }

@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use crate::clock::SystemClock;
-use crate::config::{Config, Problem, Problems};
-use crate::policy::{Catalog, PolicyProblem, PolicyProblems};
+use crate::config::{Config, Problems};
+use crate::policy::Catalog;
 
 #[derive(clap::Args, Debug)]
 pub(super) struct Check {
@@ -45,10 +45,10 @@ fn counted(count: usize, what: &str) -> String {
 /// Every mistake, with its line.
 pub(super) async fn check(file: &std::path::Path) -> Result<Config, Problems> {
     let config = Config::load(file)?;
-    let bindings = config.routes.values().map(|route| (route.name.clone(), route.policy.clone()));
+    let bindings = config.bindings();
     match Catalog::open(&config.policies, None, bindings, Arc::new(SystemClock)).await {
         Ok(_) => Ok(config),
-        Err(refused) => Err(in_the_file(&config, &refused)),
+        Err(refused) => Err(refused.in_file(&config.sources)),
     }
 }
 
@@ -57,25 +57,4 @@ pub(super) fn refuse(problems: &Problems) -> ExitCode {
     eprintln!("{problems}");
     eprintln!("{}", counted(problems.problems.len(), "mistake"));
     ExitCode::from(2)
-}
-
-/// What policies refuse, at the lines it concerns.
-pub(super) fn in_the_file(config: &Config, refused: &PolicyProblems) -> Problems {
-    config.sources.problems(refused.0.iter().flat_map(|problem| at_its_lines(config, problem)).collect())
-}
-
-/// A policy's problem, at the line of each route it concerns.
-fn at_its_lines(config: &Config, problem: &PolicyProblem) -> Vec<Problem> {
-    let at = |route| {
-        if problem.pointer.is_empty() {
-            config.sources.route_problem(route, "policy", format!("policy `{}`: {}", problem.policy, problem.message))
-        } else if config.sources.holds_secret(route, &problem.pointer) {
-            let message =
-                format!("policy `{}` refuses this value, which came from a variable or a file", problem.policy);
-            config.sources.problem(route, &problem.pointer, message)
-        } else {
-            config.sources.problem(route, &problem.pointer, problem.message.clone())
-        }
-    };
-    problem.routes.iter().map(at).collect()
 }

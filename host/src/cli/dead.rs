@@ -54,7 +54,7 @@ impl Dead {
         match self.command {
             Command::List(mut list) => {
                 if list.state.is_empty() {
-                    list.state.push(State::Dead);
+                    list.state.push(State::Dead.as_str().to_owned());
                 }
                 list.run().await
             }

@@ -3,14 +3,15 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::builder::PossibleValuesParser;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::AdminArgs;
 use crate::clock::Timestamp;
 use crate::config::show_duration;
-use crate::message::{AttemptRecord, MessageId, State};
-use crate::store::Summary;
+use crate::message::{AttemptRecord, MessageId, State, Withheld};
+use crate::store::{Summary, Turn};
 
 #[derive(clap::Args, Debug)]
 pub(super) struct Messages {
@@ -31,9 +32,10 @@ pub(super) struct List {
     /// Only this route's.
     #[arg(long)]
     pub(super) route: Option<String>,
-    /// Only those in this state; may be repeated.
-    #[arg(long, value_enum)]
-    pub(super) state: Vec<State>,
+    /// Only those in this state; may be repeated. `parked`, by itself: queued on a route that is disabled, or not
+    /// configured any more.
+    #[arg(long, value_parser = states())]
+    pub(super) state: Vec<String>,
     /// Only those whose reason contains this text.
     #[arg(long)]
     pub(super) reason: Option<String>,
@@ -72,7 +74,7 @@ impl Messages {
 
 impl List {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
-        let states = self.state.iter().map(|state| state.as_str()).collect::<Vec<_>>().join(",");
+        let states = self.state.join(",");
         let before = self.before.map(|id| id.to_string()).unwrap_or_default();
         let limit = self.limit.to_string();
         let asked = [
@@ -94,21 +96,21 @@ impl List {
             return Ok(ExitCode::SUCCESS);
         }
         out!("{:36}  {:16} {:9} {:>8}  {:24}  REASON", "ID", "ROUTE", "STATE", "ATTEMPTS", "ACCEPTED");
-        for message in &page.messages {
+        for Listed { summary: message, parked } in &page.messages {
             out!(
                 "{:36}  {:16} {:9} {:>8}  {:24}  {}",
                 message.id.to_string(),
                 message.route,
-                message.state,
+                if parked.is_some() { "parked" } else { message.state.as_str() },
                 message.attempts,
                 message.accepted_at.to_string(),
-                message.reason
+                parked.as_ref().unwrap_or(&message.reason)
             );
         }
         if page.messages.len() >= self.limit as usize
             && let Some(last) = page.messages.last()
         {
-            out!("older ones: --before {}", last.id);
+            out!("older ones: --before {}", last.summary.id);
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -121,7 +123,7 @@ impl Show {
             out!("{}", serde_json::to_string_pretty(&shown)?);
             return Ok(ExitCode::SUCCESS);
         }
-        let summary = Summary::deserialize(&shown)?;
+        let Listed { summary, parked } = Listed::deserialize(&shown)?;
         let journal = Vec::<AttemptRecord>::deserialize(shown.get("journal").unwrap_or(&Value::Null))?;
         out!("message    {}", summary.id);
         out!("route      {}", summary.route);
@@ -130,12 +132,23 @@ impl Show {
             summary.state,
             if summary.reason.is_empty() { String::new() } else { format!(": {}", summary.reason) }
         );
+        if let Some(why) = parked {
+            out!("parked     {why}");
+        }
         out!("accepted   {}", summary.accepted_at);
         if let Some(due) = summary.due_at {
             out!("next due   {due}");
         }
         if let Some(ended) = summary.ended_at {
             out!("ended      {ended}");
+        }
+        if let Some(key) = &summary.order_key {
+            let turn = match summary.turn {
+                Some(Turn::Behind) => ": waits for those before it",
+                Some(Turn::Now) => ": its turn",
+                None => "",
+            };
+            out!("order      {}{turn}", printable(key));
         }
         print_request(shown.get("request").unwrap_or(&Value::Null));
         for record in &journal {
@@ -147,7 +160,20 @@ impl Show {
 
 #[derive(Deserialize)]
 struct Page {
-    messages: Vec<Summary>,
+    messages: Vec<Listed>,
+}
+
+/// A message in a list; and why it is parked, if it is.
+#[derive(Deserialize)]
+struct Listed {
+    #[serde(flatten)]
+    summary: Summary,
+    parked: Option<String>,
+}
+
+/// What messages can be listed by.
+fn states() -> PossibleValuesParser {
+    PossibleValuesParser::new(State::ALL.map(State::as_str).into_iter().chain(["parked"]))
 }
 
 fn print_request(request: &Value) {
@@ -185,6 +211,10 @@ fn print_attempt(record: &AttemptRecord) {
     }
     for clamp in &record.clamped {
         out!("  clamped  {clamp}");
+    }
+    match record.withheld {
+        Some(Withheld::RetryBudget) => out!("  withheld by the route's retry budget, after it was due"),
+        None => {}
     }
     match &record.provenance.policy {
         Some(policy) => out!(

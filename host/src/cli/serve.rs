@@ -1,4 +1,4 @@
-//! `backstop serve`: the host, until it is told to stop.
+//! `backstop serve`: the host, until it is told to stop. SIGHUP has it read its configuration again.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -6,9 +6,9 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::check::{in_the_file, refuse};
-use crate::config::Config;
+use super::check::refuse;
 use crate::engine::{Engine, StartError};
+use crate::reload::Reading;
 
 #[derive(clap::Args, Debug)]
 pub(super) struct Serve {
@@ -19,23 +19,27 @@ pub(super) struct Serve {
 
 impl Serve {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
-        let config = match Config::load(&self.config) {
+        let Reading { config, files } = Reading::of(&self.config);
+        let config = match config {
             Ok(config) => config,
             Err(problems) => return Ok(refuse(&problems)),
         };
         let mut terminate = signal(SignalKind::terminate()).context("failed to listen for SIGTERM")?;
-        // A terminal that closes is no reason to drop what is in flight.
+        // A terminal that closes is no reason to stop, either.
         let mut hangup = signal(SignalKind::hangup()).context("failed to listen for SIGHUP")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("failed to listen for SIGINT")?;
         let engine = match Engine::start(&config).await {
             Ok(engine) => engine,
-            Err(StartError::Policies(refused)) => return Ok(refuse(&in_the_file(&config, &refused))),
+            Err(StartError::Policies(refused)) => return Ok(refuse(&refused.in_file(&config.sources))),
             Err(error) => return Err(error.into()),
         };
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-            _ = hangup.recv() => {}
+        engine.follow(self.config.clone(), files);
+        loop {
+            tokio::select! {
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+                _ = hangup.recv() => engine.reload(),
+            }
         }
         tracing::info!(grace = ?config.shutdown_grace, "stopping: a second signal exits at once");
         let stopped = tokio::select! {

@@ -12,6 +12,7 @@ pub(super) const STORE: &str = "backstop.db";
 pub(super) const POLICIES: &str = "policies";
 pub(super) const STATE: &str = ".backstop";
 pub(super) const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
+pub(super) const LEASE: Duration = Duration::from_secs(30);
 pub(super) const KEEP_FINISHED: Duration = Duration::from_secs(86_400);
 pub(super) const MAX_IN_FLIGHT: usize = 4096;
 
@@ -33,6 +34,17 @@ pub(super) const MIN_DELAY: Duration = Duration::from_secs(1);
 pub(super) const MAX_DELAY: Duration = Duration::from_secs(60);
 pub(super) const FACTOR: f64 = 2.0;
 pub(super) const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
+
+pub(super) const BREAKER_FAILURES: f64 = 0.5;
+pub(super) const BREAKER_WINDOW: Duration = Duration::from_secs(10);
+pub(super) const BREAKER_MIN_ATTEMPTS: u32 = 10;
+pub(super) const BREAKER_OPEN_FOR: Duration = Duration::from_secs(30);
+pub(super) const BREAKER_PROBES: u32 = 1;
+
+// The retry budget of the service meshes that have one.
+pub(super) const BUDGET_SHARE: f64 = 0.2;
+pub(super) const BUDGET_RESERVE: u32 = 10;
+pub(super) const BUDGET_WINDOW: Duration = Duration::from_secs(10);
 
 pub(super) const ALARM_WINDOW: Duration = Duration::from_secs(60);
 pub(super) const ALARM_MIN_REQUESTS: u32 = 20;

@@ -3,15 +3,15 @@
 //! The description is itself YAML that loads: what came from a variable or a file stands there as `${env:NAME}`,
 //! other secrets as `***`.
 
+mod limits;
+
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
 use super::Sources;
 use super::problem::Place;
-use super::resolved::{
-    Alarm, Auth, Config, Destination, Isolation, Mode, OnPolicyFailure, PolicyBinding, Route, StoreUrl,
-};
+use super::resolved::{Alarm, Auth, Config, Destination, Isolation, Mode, OnPolicyFailure, PolicyBinding, Route};
 use super::units::{show_duration, show_size};
 use crate::backoff::{Growth, Jitter};
 use crate::message::{Answer, Envelope, Fallback};
@@ -38,8 +38,7 @@ impl Config {
             None => listen,
         };
         top.insert("admin".into(), admin);
-        let StoreUrl::Sqlite(path) = &self.store;
-        top.insert("store".into(), describer.text(&root.key("store"), &format!("sqlite:{}", path.display())));
+        top.insert("store".into(), describer.text(&root.key("store"), &self.store.to_string()));
         top.insert("policies".into(), describer.text(&root.key("policies"), &self.policies.display().to_string()));
         let state = match &self.state {
             Some(folder) => describer.text(&root.key("state"), &folder.display().to_string()),
@@ -47,6 +46,7 @@ impl Config {
         };
         top.insert("state".into(), state);
         top.insert("shutdown_grace".into(), duration(self.shutdown_grace));
+        top.insert("lease".into(), duration(self.lease));
         top.insert("keep_finished".into(), duration(self.keep_finished));
         top.insert("max_in_flight".into(), self.max_in_flight.into());
         let routes = root.key("routes");
@@ -68,6 +68,9 @@ impl Describer<'_> {
     fn route(&self, place: &Place<'_>, route: &Route) -> Value {
         let mut shown = Map::new();
         shown.insert("destination".into(), self.destination(&place.key("destination"), &route.destination));
+        if !route.enabled {
+            shown.insert("enabled".into(), false.into());
+        }
         shown.insert("mode".into(), route.mode.as_str().into());
         match route.mode {
             Mode::Async => {}
@@ -82,7 +85,11 @@ impl Describer<'_> {
         if let Some(policy) = &route.policy {
             self.policy(place, policy, &mut shown);
         }
-        shown.insert("retry".into(), retry(&route.envelope));
+        let mut retry = retry(&route.envelope);
+        if let Some(budget) = &route.retry_budget {
+            retry.insert("budget".into(), limits::budget(budget));
+        }
+        shown.insert("retry".into(), retry.into());
         match &route.fallback {
             Some(Fallback::Route(name)) => {
                 let name = self.text(&place.key("fallback").key("route"), name.as_str());
@@ -98,6 +105,7 @@ impl Describer<'_> {
         }
         shown.insert("dead_letter".into(), json!({ "keep": duration(route.keep_dead) }));
         shown.insert("concurrency".into(), route.concurrency.into());
+        limits::show(route, &mut shown);
         shown.insert("max_queued".into(), route.max_queued.into());
         shown.insert("body_limit".into(), size(route.body_limit));
         let idempotency = json!({ "required": route.idempotency.required, "keep": duration(route.idempotency.keep) });
@@ -259,7 +267,7 @@ impl Describer<'_> {
     }
 }
 
-fn retry(envelope: &Envelope) -> Value {
+fn retry(envelope: &Envelope) -> Map<String, Value> {
     let mut shown = Map::new();
     shown.insert("max_attempts".into(), envelope.max_attempts.into());
     shown.insert("max_elapsed".into(), duration(envelope.max_elapsed));
@@ -282,7 +290,7 @@ fn retry(envelope: &Envelope) -> Value {
     };
     shown.insert("jitter".into(), jitter.into());
     shown.insert("retry_after_max".into(), duration(envelope.retry_after_max));
-    shown.into()
+    shown
 }
 
 fn duration(duration: Duration) -> Value {

@@ -3,6 +3,8 @@
 //! What is read here is never quoted in a problem; the text that asked for it may be.
 
 use std::borrow::Cow;
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -48,6 +50,30 @@ impl Surroundings for Machine {
         let mut content = Vec::new();
         std::fs::File::open(path)?.take(limit as u64).read_to_end(&mut content)?;
         Ok(content)
+    }
+}
+
+/// The machine's own, with a note of every file that is asked for.
+#[derive(Default)]
+pub(super) struct Noting {
+    files: RefCell<BTreeSet<PathBuf>>,
+}
+
+impl Noting {
+    /// The files that were asked for, whether they could be read or not.
+    pub(super) fn into_files(self) -> BTreeSet<PathBuf> {
+        self.files.into_inner()
+    }
+}
+
+impl Surroundings for Noting {
+    fn variable(&self, name: &str) -> Result<Option<String>, String> {
+        Machine.variable(name)
+    }
+
+    fn file(&self, path: &Path, limit: usize) -> std::io::Result<Vec<u8>> {
+        self.files.borrow_mut().insert(path.to_path_buf());
+        Machine.file(path, limit)
     }
 }
 

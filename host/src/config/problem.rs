@@ -4,6 +4,8 @@ use std::cell::RefCell;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
+
 /// Problems reported at most; what comes after them is counted only.
 const MAX_PROBLEMS: usize = 200;
 
@@ -11,7 +13,7 @@ const MAX_PROBLEMS: usize = 200;
 const MAX_QUOTED: usize = 80;
 
 /// A mistake in the configuration, where it is and how to mend it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Problem {
     /// The line in the file, from 1; none for a mistake of the whole file.
     pub line: Option<usize>,

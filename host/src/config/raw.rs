@@ -1,6 +1,8 @@
 //! The raw twin: what the file says, key by key. The JSON Schema of the configuration is made from these types, so
 //! their docs are what an editor shows.
 
+mod limits;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -11,9 +13,11 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use url::Url;
 
+use super::limits::{OrderKey, PerSecond};
 use super::reader::{Field, Named, Shorthand};
 use super::resolved::Secret;
 use super::units::{Count, Factor, Share, Size, Written};
+pub(super) use limits::{RawBreaker, RawOnFailure, RawOrderBy, RawRate, RawRetryBudget};
 
 /// The configuration of Backstop.
 #[derive(Deserialize, JsonSchema, Default)]
@@ -25,7 +29,8 @@ pub(super) struct RawConfig {
     /// The admin API: an address, or `{listen, token}`. Default 127.0.0.1:8081. An address that others can reach
     /// needs a token.
     pub(super) admin: Field<Shorthand<Written<SocketAddr>, RawAdmin>>,
-    /// Where messages are kept: `sqlite:PATH`, relative to this file's folder. Default sqlite:backstop.db.
+    /// Where messages are kept: `sqlite:PATH`, relative to this file's folder, or, for hosts that share them,
+    /// `postgres://USER:PASSWORD@HOST:PORT/DATABASE?schema=NAME`. Default sqlite:backstop.db.
     pub(super) store: Field<String>,
     /// The folder of policies, relative to this file's folder. Default ./policies.
     pub(super) policies: Field<String>,
@@ -35,6 +40,9 @@ pub(super) struct RawConfig {
     pub(super) state: Field<String>,
     /// How long a shutdown waits for what is in flight, 0s to 1h. Default 10s.
     pub(super) shutdown_grace: Field<Written<Duration>>,
+    /// How long a host has a message to itself without saying that it still attempts it, 1s to 10m: so long do the
+    /// messages of a host that died wait for another one. Default 30s.
+    pub(super) lease: Field<Written<Duration>>,
     /// How long finished messages are kept to be looked at, 0s to 3650d. Default 24h.
     pub(super) keep_finished: Field<Written<Duration>>,
     /// Requests served at once; one more is answered 503. Default 4096.
@@ -61,6 +69,8 @@ pub(super) struct RawAdmin {
 pub(super) struct RawRoute {
     /// Where its messages go: a URL, or a section.
     pub(super) destination: Field<Shorthand<Written<Url>, RawDestination>>,
+    /// Whether it takes messages in and attempts them. Where it does not, those it has wait. Default true.
+    pub(super) enabled: Field<bool>,
     /// Whether the caller waits. Default async.
     pub(super) mode: Field<RawMode>,
     /// sync and sync_then_async: how long the caller waits at most, 1ms to 24h. Default 30s.
@@ -87,6 +97,14 @@ pub(super) struct RawRoute {
     pub(super) dead_letter: Field<RawDeadLetter>,
     /// Attempts at once, 1 to 10000. Default 64.
     pub(super) concurrency: Field<Count>,
+    /// Attempts that may begin in a time, retries counted in: a number a second, or `{per_second, burst}`. Default no
+    /// limit.
+    pub(super) rate: Field<Shorthand<Written<PerSecond>, RawRate>>,
+    /// The circuit breaker: no attempts for a while when too many fail. Default none; `{}` takes every default.
+    pub(super) breaker: Field<RawBreaker>,
+    /// async: messages with the same key are delivered one after the other, in the order they came: header:NAME,
+    /// json:/POINTER or ce:ATTRIBUTE, or `{key, on_failure}`. A message without the key is in no order.
+    pub(super) order_by: Field<Shorthand<Written<OrderKey>, RawOrderBy>>,
     /// Messages waiting at once; one more is answered 503. Default 100000.
     pub(super) max_queued: Field<Count>,
     /// The longest request body, up to 256MiB; a longer one is answered 413. Default 1MiB.
@@ -234,6 +252,9 @@ pub(super) struct RawRetry {
     pub(super) jitter: Field<RawJitter>,
     /// The longest Retry-After that is honoured in full, 1ms to 24h. Default 1h.
     pub(super) retry_after_max: Field<Written<Duration>>,
+    /// The retry budget: how many retries there may be for each first attempt, or `{share, reserve, window}`. A retry
+    /// beyond it is made later. Default no limit.
+    pub(super) budget: Field<Shorthand<Written<Share>, RawRetryBudget>>,
 }
 
 /// How delays grow.

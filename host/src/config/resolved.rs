@@ -16,7 +16,9 @@ use ipnet::IpNet;
 use url::Url;
 
 use super::Sources;
+use super::limits::{Breaker, Order, Rate, RetryBudget};
 use crate::message::{Envelope, Fallback, RouteName};
+use crate::store::PostgresTarget;
 
 /// Everything the host is told.
 #[derive(Clone)]
@@ -34,6 +36,8 @@ pub struct Config {
     pub state: Option<PathBuf>,
     /// How long a shutdown waits for what is in flight. Default 10 s.
     pub shutdown_grace: Duration,
+    /// How long a lease on a message lasts; it is prolonged three times in that. Default 30 s.
+    pub lease: Duration,
     /// How long finished messages are kept to be looked at. Default 24 h.
     pub keep_finished: Duration,
     /// Requests served at once by the ingress; one more is answered 503. Default 4096.
@@ -44,6 +48,15 @@ pub struct Config {
     pub sources: Sources,
 }
 
+impl Config {
+    /// Which policy each route that is served is bound to. What a disabled route names is not needed, and may be
+    /// missing.
+    pub fn bindings(&self) -> impl Iterator<Item = (RouteName, Option<PolicyBinding>)> {
+        let served = self.routes.values().filter(|route| route.enabled);
+        served.map(|route| (route.name.clone(), route.policy.clone()))
+    }
+}
+
 impl fmt::Debug for Config {
     /// Its description, which holds no secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -52,7 +65,7 @@ impl fmt::Debug for Config {
 }
 
 /// The admin listener.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Admin {
     /// Where it listens.
     pub listen: SocketAddr,
@@ -65,13 +78,27 @@ pub struct Admin {
 pub enum StoreUrl {
     /// An embedded SQLite database in this file.
     Sqlite(PathBuf),
+    /// A schema in a Postgres database, which other hosts may share.
+    Postgres(PostgresTarget),
+}
+
+impl fmt::Display for StoreUrl {
+    /// As it is written in the configuration, without the password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
+            Self::Postgres(target) => target.fmt(f),
+        }
+    }
 }
 
 /// Where a request goes and what is done when that fails.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub struct Route {
     /// Its name, as in `/r/{route}/…`.
     pub name: RouteName,
+    /// Whether it takes messages in and attempts them. Where it does not, those it has wait. Default true.
+    pub enabled: bool,
     /// Where its messages go.
     pub destination: Destination,
     /// Whether the caller waits.
@@ -88,6 +115,14 @@ pub struct Route {
     pub keep_dead: Duration,
     /// Attempts at once. Default 64.
     pub concurrency: usize,
+    /// Attempts that may begin in a time. Default no limit.
+    pub rate: Option<Rate>,
+    /// When attempts are stopped because the destination fails. Default never.
+    pub breaker: Option<Breaker>,
+    /// How many retries are made, beside first attempts. Default no limit.
+    pub retry_budget: Option<RetryBudget>,
+    /// Which messages are delivered one after the other. Default none. Only in mode async.
+    pub order: Option<Order>,
     /// Messages waiting at once; one more is answered 503. Default 100,000.
     pub max_queued: usize,
     /// The longest request body, in bytes; a longer one is answered 413. Default 1 MiB.
@@ -139,7 +174,7 @@ impl Mode {
 }
 
 /// Where a route's messages go.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub struct Destination {
     /// The URL that the caller's path is appended to: `http` or `https`, no user info, no fragment.
     pub url: Url,
@@ -174,7 +209,7 @@ impl Destination {
 }
 
 /// How attempts identify themselves to the destination.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub enum Auth {
     /// A fixed header field.
     Header {
@@ -291,7 +326,7 @@ impl Default for PolicyLimits {
 }
 
 /// When to raise an alarm: the share of failed attempts on a route over a window.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub struct Alarm {
     /// The share, 0 to 1, at or above which it fires. It clears below half of that.
     pub error_rate: f64,

@@ -227,6 +227,7 @@ impl Clock for HandClock {
 /// A route to `url`, with the defaults.
 pub(crate) fn route_to(url: &str) -> Route {
     Route {
+        enabled: true,
         name: RouteName::new("vendor").unwrap(),
         destination: destination(url),
         mode: Mode::Async,
@@ -244,6 +245,10 @@ pub(crate) fn route_to(url: &str) -> Route {
         alarm: None,
         keep_dead: Duration::from_secs(3600),
         concurrency: 64,
+        rate: None,
+        breaker: None,
+        retry_budget: None,
+        order: None,
         max_queued: 1000,
         body_limit: 1 << 20,
         idempotency: Idempotency { required: false, keep: Duration::from_secs(3600) },

@@ -18,7 +18,7 @@ use crate::clock::Timestamp;
 use crate::config::Route;
 use crate::message::{Answer, AttemptRecord, Fault, Message, Outcome, State, Transition};
 use crate::problem::{Kind, Problem};
-use crate::queue::{Offered, Permit};
+use crate::queue::{Offered, Permit, RetryRight, Shut};
 use crate::store::{Acceptance, Entry, Hold, KeyClaim};
 
 /// The pauses between tries to close an idempotency key, at first and at most.
@@ -38,11 +38,13 @@ pub(super) struct Waiting {
     /// What the last attempt on the present route came to.
     last: Option<Outcome>,
     left_to_queue: bool,
+    /// Whether the next attempt was made to wait by the retry budget.
+    withheld: bool,
 }
 
 /// What is done next.
 enum Next {
-    Attempt(Permit),
+    Attempt(Permit, Option<RetryRight>),
     LeaveToQueue(Timestamp),
     GiveUp(String),
 }
@@ -57,8 +59,8 @@ impl Waiting {
         attempts_at_most: Option<u32>,
     ) -> Self {
         let ingress = Arc::clone(ingress);
-        let (journal, hold, last) = (Vec::new(), None, None);
-        Self { ingress, message, route, key, deadline, attempts_at_most, journal, hold, last, left_to_queue: false }
+        let (journal, hold, last, left_to_queue, withheld) = (Vec::new(), None, None, false, false);
+        Self { ingress, message, route, key, deadline, attempts_at_most, journal, hold, last, left_to_queue, withheld }
     }
 
     /// Waits for the end, and answers the caller. A key that was opened for the request is closed whatever happens.
@@ -106,22 +108,17 @@ impl Waiting {
 
     async fn answer(&mut self) -> Result<Response, Problem> {
         loop {
+            // The next attempt is made under the terms of the day: the configuration may have changed since the last.
+            if let Some(route) = self.ingress.routes.served(self.route.name.as_str()) {
+                self.route = route;
+            }
             let made = match self.next().await {
                 Next::LeaveToQueue(due) => return self.leave_to_queue(due).await,
                 Next::GiveUp(reason) => {
                     let last = self.last.as_ref();
                     self.ingress.attempts.give_up_waiting(&self.message, &self.route, last, reason)
                 }
-                Next::Attempt(permit) => {
-                    let terms = Terms {
-                        deadline: Some(self.deadline),
-                        ends_at_deadline: self.attempts_at_most.is_none(),
-                        wants_answer: true,
-                    };
-                    let made = self.ingress.attempts.make(&self.message, &self.route, terms).await;
-                    drop(permit);
-                    made
-                }
+                Next::Attempt(permit, right) => self.attempt(permit, right).await,
             };
             let Made { record, transition, progress, hold, course, .. } = made;
             let reason = record.reason.clone();
@@ -144,8 +141,8 @@ impl Waiting {
                     }
                 }
                 Transition::Rerouted(next) => {
-                    if let Some(route) = self.ingress.routes.get(&next) {
-                        self.route = Arc::clone(route);
+                    if let Some(route) = self.ingress.routes.served(next.as_str()) {
+                        self.route = route;
                     }
                     self.message.route = next;
                     self.last = None;
@@ -164,37 +161,98 @@ impl Waiting {
         u32::try_from(self.journal.iter().filter(|record| record.number > 0).count()).unwrap_or(u32::MAX)
     }
 
-    /// Waits for the right to make the next attempt: the destination's hold, then a permit of the lane.
-    async fn next(&self) -> Next {
-        let give_up = |until: Timestamp, reason: String| match self.attempts_at_most {
-            Some(_) => Next::LeaveToQueue(until),
-            None => Next::GiveUp(reason),
+    async fn attempt(&mut self, mut permit: Permit, right: Option<RetryRight>) -> Made {
+        let terms = Terms {
+            deadline: Some(self.deadline),
+            ends_at_deadline: self.attempts_at_most.is_none(),
+            wants_answer: true,
+            withheld: std::mem::take(&mut self.withheld),
+        };
+        if terms.withheld
+            && let Some(lane) = self.ingress.queue.lane(&self.route.name)
+        {
+            lane.count_withheld();
+        }
+        permit.begin(self.is_retry(), self.ingress.clock.now());
+        // The budget has counted it: what was reserved for it is free.
+        drop(right);
+        let made = self.ingress.attempts.make(&self.message, &self.route, terms).await;
+        if let Some(failed) = made.destination_failed() {
+            permit.came_to(failed, self.ingress.clock.now());
+        }
+        made
+    }
+
+    const fn is_retry(&self) -> bool {
+        self.message.progress.attempts > 0
+    }
+
+    /// Waits for the right to make the next attempt: the end of the destination's hold, room in the retry budget, and
+    /// a permit of the lane.
+    async fn next(&mut self) -> Next {
+        let leaves = self.attempts_at_most.is_some();
+        let give_up = |until: Timestamp, reason: String| {
+            if leaves { Next::LeaveToQueue(until) } else { Next::GiveUp(reason) }
         };
         let Some(lane) = self.ingress.queue.lane(&self.route.name) else {
             return Next::GiveUp("the route is gone".to_owned());
         };
-        let mut permit = None;
+        if !lane.route.enabled {
+            return Next::GiveUp("the route takes nothing in".to_owned());
+        }
         loop {
+            let changed = lane.changed();
             let now = self.ingress.clock.now();
             if now >= self.deadline {
                 return give_up(now, "the caller's deadline has passed".to_owned());
             }
             if let Some(until) = self.ingress.holds.held_until(&lane.destination, now) {
-                // Nobody waits on a held destination with a permit in hand.
-                drop(permit.take());
                 if until >= self.deadline || !self.sleep_until(until).await {
                     return give_up(until, format!("destination held until {until}, beyond the caller's deadline"));
                 }
                 continue;
             }
-            // A hold may have come while this one waited for its turn: it is looked for again with the permit in hand.
-            if let Some(permit) = permit {
-                return Next::Attempt(permit);
+            if let Some(shut @ (Shut::Open(until) | Shut::Rate(until))) = lane.shut(now)
+                && until >= self.deadline
+            {
+                return give_up(until, format!("{shut}, beyond the caller's deadline"));
             }
+            let right = match self.is_retry().then(|| lane.retry(now)) {
+                Some(Err(until)) => {
+                    self.withheld = true;
+                    if until >= self.deadline {
+                        return give_up(
+                            now,
+                            format!("retry withheld by the retry budget until {until}, beyond the caller's deadline"),
+                        );
+                    }
+                    tokio::select! {
+                        reached = self.sleep_until(until) => if !reached {
+                            return give_up(now, String::new());
+                        },
+                        () = changed => {}
+                    }
+                    continue;
+                }
+                Some(Ok(right)) => Some(right),
+                None => None,
+            };
             tokio::select! {
-                turn = lane.permit() => permit = turn,
+                // Nobody waits on a held destination with a permit in hand: a hold that came while this one waited for
+                // its turn is looked for again.
+                permit = lane.permit(&*self.ingress.clock) => {
+                    let held = self.ingress.holds.held_until(&lane.destination, self.ingress.clock.now());
+                    if let (Some(permit), None) = (permit, held) {
+                        return Next::Attempt(permit, right);
+                    }
+                }
+                () = changed => {}
                 () = self.ingress.clock.sleep_until(self.deadline) => {
-                    return give_up(self.deadline, "no attempt could begin: the route's concurrency is used up".to_owned());
+                    let why = match lane.shut(self.deadline) {
+                        Some(shut) => shut.to_string(),
+                        None => "the route's concurrency is used up".to_owned(),
+                    };
+                    return give_up(self.deadline, format!("no attempt could begin: {why}"));
                 }
             }
         }
@@ -222,6 +280,7 @@ impl Waiting {
                 self.left_to_queue = true;
                 Ok(accepted(self.message.id))
             }
+            Offered::Closed => Err(self.ingress.closed(&self.route.name)),
             Offered::Saturated | Offered::Key(_) => Err(lane_saturated(&self.route.name)),
         }
     }
@@ -273,10 +332,15 @@ impl Waiting {
     fn not_attempted(&self, reason: String) -> Problem {
         let now = self.ingress.clock.now();
         let lane = self.ingress.queue.lane(&self.route.name);
-        let held_until = lane.and_then(|lane| self.ingress.holds.held_until(&lane.destination, now));
-        match held_until {
-            Some(until) => Problem::new(Kind::DestinationHeld, reason).retry_after(until.since(now)),
-            None => Problem::new(Kind::Saturated, reason).retry_after(super::COME_AGAIN),
+        let held_until = lane.as_ref().and_then(|lane| self.ingress.holds.held_until(&lane.destination, now));
+        match (held_until, lane.and_then(|lane| lane.shut(now))) {
+            (Some(until), _) => Problem::new(Kind::DestinationHeld, reason).retry_after(until.since(now)),
+            (None, Some(Shut::Open(until))) => Problem::new(Kind::BreakerOpen, reason).retry_after(until.since(now)),
+            (None, Some(Shut::Probing)) => Problem::new(Kind::BreakerOpen, reason).retry_after(super::COME_AGAIN),
+            (None, Some(Shut::Rate(until))) => {
+                Problem::new(Kind::Saturated, reason).retry_after(until.since(now).max(super::COME_AGAIN))
+            }
+            (None, None) => Problem::new(Kind::Saturated, reason).retry_after(super::COME_AGAIN),
         }
     }
 

@@ -34,8 +34,19 @@ pub struct AttemptRecord {
     /// Where the envelope overruled the policy, in words. Empty when it did not.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub clamped: Vec<String>,
+    /// Why it was made later than it was due, if the host made it wait.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub withheld: Option<Withheld>,
     /// Who decided.
     pub provenance: Provenance,
+}
+
+/// Why the host made a retry wait.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Withheld {
+    /// The route's retry budget had no room for it.
+    RetryBudget,
 }
 
 impl AttemptRecord {
@@ -53,6 +64,7 @@ impl AttemptRecord {
             delay_ms: None,
             transition: "retry".to_owned(),
             clamped: Vec::new(),
+            withheld: None,
             provenance: Provenance::default(),
         }
     }

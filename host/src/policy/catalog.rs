@@ -5,7 +5,7 @@
 //! `watch` does that again whenever a file changes. Where the folder has nothing good to offer at a start, the last good
 //! file does; where a policy fails again and again on a route, `quarantine` puts another one in its place there.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::error::Error;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -23,12 +23,13 @@ use super::guest::Guest;
 use super::judge::Judge;
 use super::last_good::{LastGood, Which};
 use super::load::{LoadError, Policy, digest, is_name, read};
+use super::problem::{PolicyProblem, PolicyProblems};
 use super::sandbox::Sandbox;
 use super::schema::Violation;
 use super::state_dir::StateDir;
-use super::watch::Stamp;
 use crate::clock::{Clock, Timestamp};
 use crate::config::{PolicyBinding, PolicyLimits};
+use crate::follow::Stamp;
 use crate::message::RouteName;
 
 /// Files compiled at once.
@@ -42,13 +43,45 @@ pub struct Catalog {
     /// Where good files are kept, if anywhere.
     pub(super) last_good: Option<LastGood>,
     _state_lock: Option<Arc<std::fs::File>>,
-    /// The routes of each policy.
-    pub(super) users: BTreeMap<String, Vec<(RouteName, PolicyBinding)>>,
-    judges: ArcSwap<HashMap<RouteName, Arc<Judge>>>,
-    standard: Arc<Judge>,
+    /// Which route uses which policy. Changed under the lock of `files`, which the judges are changed under as well.
+    pub(super) bindings: ArcSwap<Bindings>,
+    pub(super) judges: ArcSwap<HashMap<RouteName, Arc<Judge>>>,
+    pub(super) standard: Arc<Judge>,
     files: Mutex<BTreeMap<String, FileState>>,
-    compiling: Semaphore,
+    pub(super) compiling: Semaphore,
     standing_in: Semaphore,
+}
+
+/// The routes of a policy, each with its binding.
+pub(super) type Users = Vec<(RouteName, PolicyBinding)>;
+
+/// Which route uses which policy.
+#[derive(Default)]
+pub(super) struct Bindings {
+    /// The routes of each policy.
+    pub(super) users: BTreeMap<String, Users>,
+    /// The routes that have none: the standard rule judges there.
+    pub(super) plain: BTreeSet<RouteName>,
+}
+
+impl FromIterator<(RouteName, Option<PolicyBinding>)> for Bindings {
+    fn from_iter<I: IntoIterator<Item = (RouteName, Option<PolicyBinding>)>>(routes: I) -> Self {
+        let mut bindings = Self::default();
+        for (route, binding) in routes {
+            match binding {
+                None => drop(bindings.plain.insert(route)),
+                Some(binding) => bindings.users.entry(binding.name.clone()).or_default().push((route, binding)),
+            }
+        }
+        bindings
+    }
+}
+
+impl Bindings {
+    /// The routes of the policy called `name`; none when nobody uses it.
+    pub(super) fn of(&self, name: &str) -> &[(RouteName, PolicyBinding)] {
+        self.users.get(name).map_or(&[], Vec::as_slice)
+    }
 }
 
 /// What became of one file.
@@ -106,51 +139,11 @@ pub struct Refusal {
     pub why: Vec<String>,
 }
 
-/// One thing wrong with a policy, or with a route's configuration of it.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct PolicyProblem {
-    /// The policy.
-    pub policy: String,
-    /// The routes it concerns.
-    pub routes: Vec<RouteName>,
-    /// Where in the route's `policy_config`, as a JSON pointer; empty when it concerns no single place.
-    pub pointer: String,
-    /// What is wrong.
-    pub message: String,
-}
-
-impl fmt::Display for PolicyProblem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let [route] = self.routes.as_slice() {
-            write!(f, "route `{route}`: ")?;
-        }
-        write!(f, "policy `{}`: ", self.policy)?;
-        if !self.pointer.is_empty() {
-            write!(f, "policy_config{}: ", self.pointer)?;
-        }
-        f.write_str(&self.message)
-    }
-}
-
-/// Everything wrong with the policies that the routes use: never empty.
-#[derive(Clone, Debug, thiserror::Error)]
-pub struct PolicyProblems(pub Vec<PolicyProblem>);
-
-impl fmt::Display for PolicyProblems {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (n, problem) in self.0.iter().enumerate() {
-            if n > 0 {
-                writeln!(f)?;
-            }
-            problem.fmt(f)?;
-        }
-        Ok(())
-    }
-}
-
-/// A policy that was found good for every route that uses it, and its judges.
+/// A policy that was found good for routes that use it, and its judges.
 pub(super) struct Prepared {
     pub(super) policy: Arc<Policy>,
+    /// What it was held against.
+    pub(super) routes: Users,
     pub(super) judges: Vec<(RouteName, Arc<Judge>)>,
 }
 
@@ -183,18 +176,12 @@ impl Catalog {
         clock: Arc<dyn Clock>,
     ) -> Result<Self, PolicyProblems> {
         let standard = Arc::new(Judge::standard());
-        let mut judges = HashMap::new();
-        let mut users: BTreeMap<String, Vec<(RouteName, PolicyBinding)>> = BTreeMap::new();
-        for (route, binding) in routes {
-            match binding {
-                None => drop(judges.insert(route, Arc::clone(&standard))),
-                Some(binding) => users.entry(binding.name.clone()).or_default().push((route, binding)),
-            }
-        }
+        let bindings: Bindings = routes.into_iter().collect();
+        let judges = bindings.plain.iter().map(|route| (route.clone(), Arc::clone(&standard))).collect();
         let state_lock = state.as_ref().map(|state| Arc::clone(&state.lock));
         let (compiled, last_good) = state.map(|state| (state.compiled, state.last_good)).unzip();
         let sandbox = Sandbox::new(compiled).map_err(|error| {
-            let routes = users.values().flatten().map(|(route, _)| route.clone()).collect();
+            let routes = bindings.users.values().flatten().map(|(route, _)| route.clone()).collect();
             let message = chain(&LoadError::Sandbox(error));
             PolicyProblems(vec![PolicyProblem { policy: "*".to_owned(), routes, pointer: String::new(), message }])
         })?;
@@ -204,7 +191,7 @@ impl Catalog {
             sandbox: Arc::new(sandbox),
             last_good,
             _state_lock: state_lock,
-            users,
+            bindings: ArcSwap::from_pointee(bindings),
             judges: ArcSwap::from_pointee(judges),
             standard,
             files: Mutex::default(),
@@ -222,8 +209,10 @@ impl Catalog {
 
     /// Every policy in the folder or in use, by name.
     pub fn list(&self) -> Vec<PolicyStatus> {
+        let files = self.files();
+        let bindings = self.bindings.load();
         let one = |(name, file): (&String, &FileState)| {
-            let users = self.users.get(name).map_or(&[][..], Vec::as_slice);
+            let users = bindings.of(name);
             PolicyStatus {
                 name: name.clone(),
                 version: file.served.as_ref().map(|(policy, _)| policy.reference.version.clone()),
@@ -235,7 +224,7 @@ impl Catalog {
                 quarantines: file.quarantines.clone(),
             }
         };
-        self.files().iter().map(one).collect()
+        files.iter().map(one).collect()
     }
 
     /// What the policy called `name`, which some route must use, refuses of `config`: first by its schema, then by its
@@ -259,13 +248,24 @@ impl Catalog {
         self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes `prepared` serve, on all its routes at once. That lifts every quarantine of the policy before it.
-    pub(super) fn swap_in(&self, name: &str, stamp: Option<Stamp>, refusal: Option<Refusal>, prepared: Prepared) {
+    /// Makes `prepared` serve, on all its routes at once. That lifts every quarantine of the policy before it. False,
+    /// and nothing is done, when the policy's routes are not those any more that it was held against.
+    pub(super) fn swap_in(
+        &self,
+        name: &str,
+        stamp: Option<Stamp>,
+        refusal: Option<Refusal>,
+        prepared: Prepared,
+    ) -> bool {
         // Whoever lists the files meanwhile waits, and sees what serves.
         let mut files = self.files();
+        if self.bindings.load().of(name) != prepared.routes {
+            return false;
+        }
         self.put_in_place(&prepared);
         let served = Some((prepared.policy, self.clock.now()));
         files.insert(name.to_owned(), FileState { stamp, served, refusal, quarantines: Vec::new() });
+        true
     }
 
     /// Makes the prepared judges those of their routes.
@@ -281,14 +281,14 @@ impl Catalog {
     /// kept as the last good one.
     pub(super) async fn prepare(&self, name: &str, file: Vec<u8>) -> Result<Prepared, Rejection> {
         let file = Bytes::from(file);
-        let routes = self.users.get(name).cloned().unwrap_or_default();
+        let routes = self.bindings.load().of(name).to_vec();
         let prepared = self.prepare_aside(&self.compiling, name, file.clone(), routes).await?;
         self.keep_as_last_good(name, file).await;
         Ok(prepared)
     }
 
     /// Writes down that `file` is about to serve, and what of the files before it was set aside.
-    async fn keep_as_last_good(&self, name: &str, file: Bytes) {
+    pub(super) async fn keep_as_last_good(&self, name: &str, file: Bytes) {
         let Some(last_good) = self.last_good.clone() else { return };
         let proved_itself = self.proved_itself(name);
         let judges = self.judges_of(name).into_iter().filter(|judge| judge.quarantined().is_some());
@@ -305,9 +305,8 @@ impl Catalog {
 
     /// Who judges on the routes of this policy, as far as somebody does already.
     fn judges_of(&self, name: &str) -> Vec<Arc<Judge>> {
-        let judges = self.judges.load();
-        let routes = self.users.get(name).map_or(&[][..], Vec::as_slice);
-        routes.iter().filter_map(|(route, _)| judges.get(route).cloned()).collect()
+        let (judges, bindings) = (self.judges.load(), self.bindings.load());
+        bindings.of(name).iter().filter_map(|(route, _)| judges.get(route).cloned()).collect()
     }
 
     /// Whether what serves as this policy does so well on some route, and was not set aside there. At a start nothing
@@ -319,27 +318,48 @@ impl Catalog {
 
     /// Compiles a file that was good once, and holds it against these routes. It waits for no file of the folder's: a
     /// policy that fails is not to be stood in for later because another one takes long to compile.
-    pub(super) async fn prepare_again(
-        &self,
-        name: &str,
-        file: Vec<u8>,
-        routes: Vec<(RouteName, PolicyBinding)>,
-    ) -> Result<Prepared, Rejection> {
+    pub(super) async fn prepare_again(&self, name: &str, file: Vec<u8>, routes: Users) -> Result<Prepared, Rejection> {
         self.prepare_aside(&self.standing_in, name, file.into(), routes).await
     }
 
-    /// Does what blocks off the async threads, and no more of it at once than `permits` allow.
-    async fn prepare_aside(
+    pub(super) async fn prepare_aside(
         &self,
         permits: &Semaphore,
         name: &str,
         file: Bytes,
-        routes: Vec<(RouteName, PolicyBinding)>,
+        routes: Users,
+    ) -> Result<Prepared, Rejection> {
+        let policy = name.to_owned();
+        self.aside(permits, name, move |sandbox| {
+            let compiled = Policy::named(sandbox, &policy, &file)
+                .map_err(|error| Rejection::File(vec![problem(&policy, &routes, &error)]))?;
+            bind(sandbox, &policy, &Arc::new(compiled), routes)
+        })
+        .await
+    }
+
+    /// Holds a policy that is compiled already against these routes.
+    pub(super) async fn bind_aside(
+        &self,
+        name: &str,
+        compiled: Arc<Policy>,
+        routes: Users,
+    ) -> Result<Prepared, Rejection> {
+        let policy = name.to_owned();
+        self.aside(&self.compiling, name, move |sandbox| bind(sandbox, &policy, &compiled, routes)).await
+    }
+
+    /// Does what blocks off the async threads, and no more of it at once than `permits` allow.
+    async fn aside(
+        &self,
+        permits: &Semaphore,
+        name: &str,
+        work: impl FnOnce(&Arc<Sandbox>) -> Result<Prepared, Rejection> + Send + 'static,
     ) -> Result<Prepared, Rejection> {
         // The semaphore is never closed, so waiting on it cannot fail.
         let _permit = permits.acquire().await.ok();
-        let (sandbox, policy) = (Arc::clone(&self.sandbox), name.to_owned());
-        let prepared = tokio::task::spawn_blocking(move || prepare(&sandbox, &policy, &file, &routes)).await;
+        let sandbox = Arc::clone(&self.sandbox);
+        let prepared = tokio::task::spawn_blocking(move || work(&sandbox)).await;
         prepared.unwrap_or_else(|panic| {
             Err(Rejection::File(vec![self.problem(name, &LoadError::Compile(panic.to_string()))]))
         })
@@ -347,13 +367,7 @@ impl Catalog {
 
     /// A problem with a file, which concerns all its routes.
     pub(super) fn problem(&self, name: &str, error: &LoadError) -> PolicyProblem {
-        let routes = self.users.get(name).map_or(&[][..], Vec::as_slice);
-        PolicyProblem {
-            policy: name.to_owned(),
-            routes: routes.iter().map(|(route, _)| route.clone()).collect(),
-            pointer: String::new(),
-            message: chain(error),
-        }
+        problem(name, self.bindings.load().of(name), error)
     }
 
     async fn load_all(&self) -> Result<(), PolicyProblems> {
@@ -365,7 +379,8 @@ impl Catalog {
                 files.insert(name.clone(), FileState { stamp: Some(*stamp), ..FileState::default() });
             }
         }
-        let problems = join_all(self.users.keys().map(|name| self.load_first(name, &present))).await;
+        let bindings = self.bindings.load_full();
+        let problems = join_all(bindings.users.keys().map(|name| self.load_first(name, &present))).await;
         let problems: Vec<_> = problems.into_iter().flatten().collect();
         if problems.is_empty() { Ok(()) } else { Err(PolicyProblems(problems)) }
     }
@@ -419,7 +434,7 @@ impl Catalog {
     /// The newest of the last good files that is still good; one that was set aside only if there is no other.
     async fn load_last_good(&self, name: &str) -> Option<Prepared> {
         let last_good = self.last_good.clone()?;
-        let routes = self.users.get(name).cloned().unwrap_or_default();
+        let routes = self.bindings.load().of(name).to_vec();
         let policy = name.to_owned();
         let files = tokio::task::spawn_blocking(move || {
             let files = [Which::Serving, Which::Before].into_iter().filter_map(|which| last_good.read(&policy, which));
@@ -436,11 +451,12 @@ impl Catalog {
         None
     }
 
-    pub(super) fn path(&self, name: &str) -> PathBuf {
+    /// Where the file of the policy called `name` lies.
+    pub fn path(&self, name: &str) -> PathBuf {
         self.dir.join(format!("{name}.wasm"))
     }
 
-    fn nothing_called(&self, name: &str, present: &BTreeMap<String, Stamp>) -> String {
+    pub(super) fn nothing_called(&self, name: &str, present: &BTreeMap<String, Stamp>) -> String {
         let there: Vec<_> = present.keys().map(String::as_str).collect();
         let there = match there.as_slice() {
             [] => "there are no policies; `backstop policy build` makes them from their crates".to_owned(),
@@ -456,22 +472,22 @@ impl fmt::Debug for Catalog {
     }
 }
 
-/// Blocks while it compiles, and for every rehearsal.
-fn prepare(
-    sandbox: &Arc<Sandbox>,
-    name: &str,
-    file: &[u8],
-    routes: &[(RouteName, PolicyBinding)],
-) -> Result<Prepared, Rejection> {
+/// A problem with a file, which concerns all these routes of it.
+pub(super) fn problem(name: &str, routes: &[(RouteName, PolicyBinding)], error: &LoadError) -> PolicyProblem {
+    PolicyProblem {
+        policy: name.to_owned(),
+        routes: routes.iter().map(|(route, _)| route.clone()).collect(),
+        pointer: String::new(),
+        message: chain(error),
+    }
+}
+
+/// Holds a policy against every one of its routes. Blocks for every rehearsal.
+fn bind(sandbox: &Arc<Sandbox>, name: &str, policy: &Arc<Policy>, routes: Users) -> Result<Prepared, Rejection> {
     let problem = |routes, pointer, message| PolicyProblem { policy: name.to_owned(), routes, pointer, message };
-    let policy = Policy::named(sandbox, name, file).map_err(|error| {
-        let all = routes.iter().map(|(route, _)| route.clone()).collect();
-        Rejection::File(vec![problem(all, String::new(), chain(&error))])
-    })?;
-    let policy = Arc::new(policy);
     let (mut failing, mut misfits) = (Vec::new(), Vec::new());
     let mut judges = Vec::new();
-    for (route, binding) in routes {
+    for (route, binding) in &routes {
         let one = || vec![route.clone()];
         // Neither names a value that came from a variable or a file: the schema's violations are without the value
         // in any case, and `bind` withholds the policy's own words.
@@ -480,7 +496,7 @@ fn prepare(
             misfits.extend(violations.into_iter().map(|wrong| problem(one(), wrong.pointer, wrong.message)));
             continue;
         }
-        match Judge::bind(sandbox, &policy, binding) {
+        match Judge::bind(sandbox, policy, binding) {
             Ok(judge) => judges.push((route.clone(), Arc::new(judge))),
             Err(failure @ Failure::Refused(_)) => {
                 misfits.push(problem(one(), String::new(), refused_by_policy(&failure)));
@@ -489,7 +505,7 @@ fn prepare(
         }
     }
     match (misfits.is_empty(), failing.is_empty()) {
-        (true, true) => Ok(Prepared { policy, judges }),
+        (true, true) => Ok(Prepared { policy: Arc::clone(policy), routes, judges }),
         (true, false) => Err(Rejection::File(failing)),
         (false, _) => {
             misfits.extend(failing);

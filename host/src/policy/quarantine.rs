@@ -15,7 +15,8 @@ use crate::message::RouteName;
 impl Catalog {
     /// Deals with every policy that was set aside since this was last called.
     pub(super) async fn stand_in(&self) {
-        for (name, routes) in &self.users {
+        let bindings = self.bindings.load_full();
+        for (name, routes) in &bindings.users {
             for (route, binding) in routes {
                 let judge = self.judge(route);
                 if let Some(why) = judge.quarantined() {

@@ -1,54 +1,17 @@
 //! Follows the policies' files: what changes on disk is prepared aside and swapped in, without a restart.
 //!
-//! Level-triggered: a notice from the file system only makes it look sooner. The truth is the folder itself, looked at
-//! every [`RESCAN`] whether there was a notice or not. A file is read once it has held still for [`SETTLE`], so that
-//! one still being written is waited for; a bad one leaves the old one serving and says so, once.
+//! When to look is [`crate::follow`]'s to say. A file is read once it has held still; a bad one leaves the old one
+//! serving and says so, once.
 
 use std::collections::BTreeMap;
-use std::fs::Metadata;
-use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::sync::Arc;
 
 use futures_util::stream::{self, StreamExt as _};
-use notify::{RecursiveMode, Watcher};
-use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::catalog::{COMPILING, Catalog, FileState, Refusal, names_in};
 use super::load::{LoadError, digest, read};
-
-/// How often the folder is looked at without a notice.
-const RESCAN: Duration = Duration::from_secs(2);
-
-/// How long a changed file must hold still before it is read.
-const SETTLE: Duration = Duration::from_millis(100);
-
-/// What tells one state of a file from another without reading it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Stamp {
-    size: u64,
-    modified: Option<SystemTime>,
-    inode: u64,
-}
-
-impl Stamp {
-    /// The state of what lies at `path`; none when nothing does. What is no file (a folder, a link that leads nowhere)
-    /// has one too, so that reading it fails, and the operator is told why.
-    pub(super) fn of(path: &Path) -> Option<Self> {
-        let metadata = std::fs::metadata(path).or_else(|_| std::fs::symlink_metadata(path)).ok()?;
-        Some(Self { size: metadata.len(), modified: metadata.modified().ok(), inode: inode(&metadata) })
-    }
-}
-
-#[cfg(unix)]
-fn inode(metadata: &Metadata) -> u64 {
-    std::os::unix::fs::MetadataExt::ino(metadata)
-}
-
-#[cfg(not(unix))]
-const fn inode(_: &Metadata) -> u64 {
-    0
-}
+use crate::follow::{Notices, RESCAN, Stamp};
 
 /// Files that changed, as they were seen last: they are read when they are seen the same again.
 type Unsettled = BTreeMap<String, Option<Stamp>>;
@@ -72,29 +35,15 @@ impl Catalog {
     }
 
     async fn follow(&self, stop: CancellationToken) {
-        // One notice waiting is as good as many.
-        let (notice, mut notices) = mpsc::channel(1);
-        let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            // Reading a file is an event too, and we read them ourselves.
-            if !event.is_ok_and(|event| event.kind.is_access()) {
-                let _ = notice.try_send(());
-            }
-        });
-        let watching = watcher.and_then(|mut watcher| {
-            watcher.watch(&self.dir, RecursiveMode::NonRecursive)?;
-            Ok(watcher)
-        });
-        if let Err(error) = &watching {
-            tracing::warn!(folder = %self.dir.display(), %error, "no notices of changed policies: looking every {RESCAN:?}");
+        let mut notices = Notices::new(Arc::clone(&self.clock));
+        if !notices.only_of([self.dir.clone()]) {
+            tracing::warn!(folder = %self.dir.display(), "no notices of changed policies: looking every {RESCAN:?}");
         }
         let mut unsettled = Unsettled::new();
         // The first look is at once, for what changed before there were notices.
         while stop.run_until_cancelled(self.rescan(&mut unsettled)).await.is_some() {
-            let pause = if unsettled.is_empty() { RESCAN } else { SETTLE };
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = self.clock.sleep(pause) => {}
-                Some(()) = notices.recv(), if unsettled.is_empty() => {}
+            if stop.run_until_cancelled(notices.next(!unsettled.is_empty())).await.is_none() {
+                return;
             }
         }
     }
@@ -104,8 +53,10 @@ impl Catalog {
         let dir = self.dir.clone();
         let Ok(present) = tokio::task::spawn_blocking(move || names_in(&dir)).await else { return };
         self.note_unused(&present);
+        let bindings = self.bindings.load_full();
+        unsettled.retain(|name, _| bindings.users.contains_key(name));
         let mut settled = Vec::new();
-        for name in self.users.keys() {
+        for name in bindings.users.keys() {
             let (now, known) = (present.get(name).copied(), self.files().get(name).and_then(|file| file.stamp));
             if now == known {
                 unsettled.remove(name);
@@ -137,14 +88,15 @@ impl Catalog {
     /// Keeps the list of files that no route uses.
     fn note_unused(&self, present: &BTreeMap<String, Stamp>) {
         let mut files = self.files();
-        files.retain(|name, _| self.users.contains_key(name) || present.contains_key(name));
-        for (name, stamp) in present.iter().filter(|(name, _)| !self.users.contains_key(*name)) {
+        let users = &self.bindings.load().users;
+        files.retain(|name, _| users.contains_key(name) || present.contains_key(name));
+        for (name, stamp) in present.iter().filter(|(name, _)| !users.contains_key(*name)) {
             files.insert(name.clone(), FileState { stamp: Some(*stamp), ..FileState::default() });
         }
     }
 
-    /// Reads a changed file and swaps it in, or refuses it. Returns whether it held still meanwhile; if not, nothing
-    /// was done.
+    /// Reads a changed file and swaps it in, or refuses it. Returns whether it, and the routes that use it, held still
+    /// meanwhile; if not, nothing was done.
     async fn consider(&self, name: &str, stamp: Stamp) -> bool {
         let path = self.path(name);
         let read = tokio::task::spawn_blocking(move || {
@@ -178,7 +130,10 @@ impl Catalog {
         match self.prepare(name, file).await {
             Ok(prepared) => {
                 let version = prepared.policy.reference.version.clone();
-                self.swap_in(name, Some(stamp), None, prepared);
+                if !self.swap_in(name, Some(stamp), None, prepared) {
+                    // A reload changed its routes meanwhile: it is held against the new ones.
+                    return false;
+                }
                 tracing::info!(policy = %name, %version, %digest, "policy reloaded");
             }
             Err(rejection) => {

@@ -17,11 +17,15 @@ impl Holds {
         Self(Mutex::new(holds.into_iter().map(|hold| (hold.destination, hold.until)).collect()))
     }
 
-    /// Holds `destination` until `until`, or longer if it is already held longer.
-    pub fn hold(&self, destination: &str, until: Timestamp) {
+    /// Holds `destination` until `until`; false when it is held for as long already.
+    pub fn hold(&self, destination: &str, until: Timestamp) -> bool {
         let mut holds = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let held = holds.entry(destination.to_owned()).or_insert(until);
-        *held = until.max(*held);
+        match holds.get_mut(destination) {
+            Some(held) if *held >= until => return false,
+            Some(held) => *held = until,
+            None => _ = holds.insert(destination.to_owned(), until),
+        }
+        true
     }
 
     /// Until when `destination` is held, if it still is at `now`.

@@ -1,10 +1,12 @@
 //! The queue's promises, on a driven clock: hours pass in milliseconds.
 
+mod gate;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::Mutex;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 
 use super::*;
 use crate::alarm::Alarms;
@@ -12,8 +14,9 @@ use crate::backoff::{Backoff, Growth, Jitter};
 use crate::clock::driven::{DrivenClock, START};
 use crate::config::{Destination, Idempotency, Mode, Route};
 use crate::dispatch::{Clients, CredentialId, Delivery, Notifier, Sent, Transport};
-use crate::message::{Envelope, Fallback, Outcome, Progress, Request, Response};
+use crate::message::{Envelope, Fallback, MessageId, Outcome, Progress, Request, Response, State};
 use crate::policy::Catalog;
+use crate::routes::Routes;
 use crate::store::memory::MemoryStore;
 
 /// What a vendor does with one attempt.
@@ -22,6 +25,7 @@ enum Act {
     RetryAfter(u16, u64),
     Slow(Duration),
     Silent,
+    Panic,
 }
 
 /// A vendor that follows a script, and answers 200 once it has none.
@@ -46,6 +50,7 @@ impl Transport for Vendor {
                 (200, None)
             }
             Some(Act::Silent) => std::future::pending().await,
+            Some(Act::Panic) => panic!("a vendor that brings the host down"),
         };
         let headers = retry_after.map(|seconds| (http::header::RETRY_AFTER, HeaderValue::from(seconds)));
         let outcome = Outcome::Response(Response {
@@ -73,6 +78,7 @@ struct Bench {
 
 fn route(name: &str, change: impl FnOnce(&mut Route)) -> Arc<Route> {
     let mut route = Route {
+        enabled: true,
         name: RouteName::new(name).unwrap(),
         destination: Destination {
             url: format!("http://{name}.test/").parse().unwrap(),
@@ -97,6 +103,10 @@ fn route(name: &str, change: impl FnOnce(&mut Route)) -> Arc<Route> {
         alarm: None,
         keep_dead: Duration::from_secs(86_400),
         concurrency: 4,
+        rate: None,
+        breaker: None,
+        retry_budget: None,
+        order: None,
         max_queued: 100,
         body_limit: 1 << 20,
         idempotency: Idempotency { required: false, keep: Duration::from_secs(86_400) },
@@ -128,7 +138,7 @@ impl Bench {
         let holds = Arc::new(Holds::default());
         let watch = Arc::new(Watch::new(by_name.keys()));
         let attempts = Attempts {
-            routes: by_name.clone(),
+            routes: Arc::new(Routes::new(by_name.clone())),
             catalog: Arc::new(catalog.await.unwrap()),
             transport: Arc::clone(&vendor) as Arc<dyn Transport>,
             holds: Arc::clone(&holds),
@@ -136,9 +146,9 @@ impl Bench {
             watch: Arc::clone(&watch),
             clock: Arc::clone(&seam),
         };
-        let tally = store.tally().await.unwrap();
+        let open = store.backlog().await.unwrap();
         let queue = Arc::new(Queue::new(
-            lanes(&routes, &tally, 100),
+            lanes(&routes, &open, 100),
             Arc::clone(&store) as Arc<dyn Store>,
             Arc::new(attempts),
             Arc::clone(&holds),
@@ -156,6 +166,12 @@ impl Bench {
     }
 
     async fn offer(&self, route: &str) -> (MessageId, Offered) {
+        self.offer_in(route, None).await
+    }
+
+    /// Offers a message of the order called `key`.
+    async fn offer_in(&self, route: &str, key: Option<&'static str>) -> (MessageId, Offered) {
+        let key = key.map(|key| (http::HeaderName::from_static("x-key"), HeaderValue::from_static(key)));
         let now = self.clock.now();
         let message = Message {
             id: MessageId::new(now),
@@ -163,7 +179,7 @@ impl Bench {
             request: Arc::new(Request {
                 method: Method::POST,
                 path: String::new(),
-                headers: HeaderMap::new(),
+                headers: key.into_iter().collect(),
                 body: Bytes::new(),
             }),
             idempotency_key: None,
@@ -178,6 +194,16 @@ impl Bench {
         let (id, offered) = self.offer(route).await;
         assert_eq!(offered, Offered::Accepted);
         id
+    }
+
+    async fn accept_in(&self, route: &str, key: Option<&'static str>) -> MessageId {
+        let (id, offered) = self.offer_in(route, key).await;
+        assert_eq!(offered, Offered::Accepted);
+        id
+    }
+
+    fn lane(&self, name: &str) -> Arc<Lane> {
+        self.queue.lane(&RouteName::new(name).unwrap()).unwrap()
     }
 
     async fn until(&self, id: MessageId, state: State) {
@@ -287,8 +313,8 @@ async fn exhausted_on_one_route_a_message_goes_on_to_its_second_vendor() {
     let id = bench.accept("first").await;
     bench.until(id, State::Delivered).await;
     assert_eq!((bench.seen("first").len(), bench.seen("second").len()), (2, 2));
-    assert_eq!(bench.queue.lane(&RouteName::new("first").unwrap()).unwrap().open(), 0);
-    assert_eq!(bench.queue.lane(&RouteName::new("second").unwrap()).unwrap().open(), 0);
+    assert_eq!(bench.lane("first").open(), 0);
+    assert_eq!(bench.lane("second").open(), 0);
 }
 
 #[tokio::test]
@@ -337,10 +363,9 @@ async fn the_queue_has_its_turn_among_callers_that_wait_for_a_permit() {
     bench.clock.until("the first attempt", || bench.store.state(id) == Some(State::Queued)).await;
     // Callers without end: there is always one in line, and a permit is never free.
     for _ in 0..3 {
-        let (lane, clock) =
-            (Arc::clone(bench.queue.lane(&RouteName::new("a").unwrap()).unwrap()), Arc::clone(&bench.clock));
+        let (lane, clock) = (bench.lane("a"), Arc::clone(&bench.clock));
         bench.tasks.spawn(async move {
-            while let Some(permit) = lane.permit().await {
+            while let Some(permit) = lane.permit(&*clock).await {
                 clock.sleep(Duration::from_millis(100)).await;
                 drop(permit);
             }
@@ -372,4 +397,60 @@ async fn no_attempt_begins_after_max_elapsed_however_long_a_message_had_to_wait(
     assert_eq!(bench.seen("a").len(), 1);
     let never_attempted = bench.accept("a").await;
     bench.until(never_attempted, State::Delivered).await;
+}
+
+#[tokio::test]
+async fn a_route_that_changes_goes_on_with_what_it_had_taken_on() {
+    let bench = Bench::with(vec![route("a", |route| route.concurrency = 2), plain("b")]).await;
+    bench.script("a", (0..2).map(|_| Act::Slow(Duration::from_secs(5))));
+    let mut accepted = Vec::new();
+    for _ in 0..6 {
+        accepted.push(bench.accept("a").await);
+    }
+    bench.clock.until("the first attempts", || bench.seen("a").len() == 2).await;
+    let unchanged = bench.lane("b");
+    bench.queue.set_routes(&[route("a", |route| route.concurrency = 1), plain("b")], &BTreeMap::new());
+    assert!(Arc::ptr_eq(&unchanged, &bench.lane("b")), "what has not changed is left alone");
+    assert_eq!(bench.lane("a").open(), 6, "its messages are still counted");
+    bench.script("a", (0..4).map(|_| Act::Slow(Duration::from_secs(1))));
+    for id in accepted {
+        bench.until(id, State::Delivered).await;
+    }
+    let later: Vec<f64> = bench.seen("a").into_iter().skip(2).collect();
+    assert!(later.windows(2).all(|pair| pair[1] - pair[0] >= 1.0), "one at a time from then on: {later:?}");
+    assert!(later[0] >= 5.0, "and none more while the two before the change last: {later:?}");
+    assert_eq!(bench.lane("a").open(), 0);
+}
+
+#[tokio::test]
+async fn a_route_that_is_gone_finishes_its_attempts_and_its_messages_wait_until_it_is_back() {
+    let bench = Bench::with(vec![route("a", |route| route.concurrency = 1)]).await;
+    bench.script("a", [Act::Slow(Duration::from_secs(5))]);
+    let (under_way, waiting) = (bench.accept("a").await, bench.accept("a").await);
+    bench.clock.until("the attempt", || !bench.seen("a").is_empty()).await;
+    bench.queue.set_routes(&[plain("b")], &BTreeMap::new());
+    bench.until(under_way, State::Delivered).await;
+    bench.clock.pass(Duration::from_secs(60)).await;
+    assert_eq!(bench.offer("a").await.1, Offered::Closed);
+    assert_eq!(bench.store.state(waiting), Some(State::Queued), "nobody attempts it, and it is not lost");
+    let open = BTreeMap::from([("a".to_owned(), 1)]);
+    bench.queue.set_routes(&[plain("a"), plain("b")], &open);
+    let back = bench.clock.now();
+    bench.until(waiting, State::Delivered).await;
+    assert!(bench.clock.now().since(back) < Duration::from_secs(1), "it is looked at at once");
+    assert_eq!(bench.lane("a").open(), 0);
+}
+
+#[tokio::test]
+async fn a_route_that_is_disabled_takes_nothing_in_and_attempts_nothing() {
+    let bench = Bench::with(vec![route("a", |route| route.concurrency = 1)]).await;
+    bench.script("a", [Act::Answer(503)]);
+    let id = bench.accept("a").await;
+    bench.clock.until("the first attempt", || bench.store.state(id) == Some(State::Queued)).await;
+    bench.queue.set_routes(&[route("a", |route| route.enabled = false)], &BTreeMap::new());
+    bench.clock.pass(Duration::from_secs(60)).await;
+    assert_eq!(bench.offer("a").await.1, Offered::Closed);
+    assert_eq!(bench.seen("a").len(), 1);
+    bench.queue.set_routes(&[plain("a")], &BTreeMap::new());
+    bench.until(id, State::Delivered).await;
 }

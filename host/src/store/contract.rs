@@ -92,6 +92,7 @@ fn attempt(number: u32, reason: &str) -> AttemptRecord {
         delay_ms: Some(1000),
         transition: "retry".to_owned(),
         clamped: vec!["delay 1ms raised to min_delay".to_owned()],
+        withheld: None,
         provenance: Provenance { fuel: 42, ..Default::default() },
     }
 }

@@ -6,14 +6,17 @@
 //!
 //! It refuses to share: a lock beside the file (`NAME.lock`) turns a second host away. It refuses to guess: a file
 //! that is damaged, foreign or of a newer version is [`StoreError::Unusable`], and is left as it was. Damage anywhere in
-//! it is looked for at the start, unless the file is larger than 256 MiB.
+//! it, or in its log, is looked for at the start, unless the file is larger than 256 MiB. A file that is removed or
+//! replaced while the host runs makes every write [`StoreError::Unavailable`] until it is back.
 
 mod accept;
 mod claim;
 mod finish;
 mod keys;
+mod log;
 mod matching;
 mod opening;
+mod presence;
 mod order;
 mod reader;
 mod rows;
@@ -30,9 +33,11 @@ use async_trait::async_trait;
 
 use self::reader::Readers;
 use self::writer::Writer;
+use super::encoding::EncodedAcceptance;
+use super::selecting::Amendment;
 use super::{
     Acceptance, Accepted, Claimed, Filter, Finish, Finished, Hold, KeyClaim, KeyState, LaneClaim, Lease, Owner,
-    Retention, Selection, Store, StoreError, Stored, Summary,
+    Retention, Selection, Store, StoreError, Stored, Summary, encoding,
 };
 use crate::clock::Timestamp;
 use crate::message::{Answer, MessageId, RouteName, State};
@@ -66,8 +71,8 @@ impl SqliteStore {
 impl Store for SqliteStore {
     async fn accept(&self, acceptance: Acceptance) -> Result<Accepted, StoreError> {
         let weight = acceptance.message.request.body.len();
-        let prepared = accept::prepare(acceptance)?;
-        self.writer.run(weight, move |connection| accept::accept(connection, &prepared)).await
+        let encoded = EncodedAcceptance::of(acceptance)?;
+        self.writer.run(weight, move |connection| accept::accept(connection, &encoded)).await
     }
 
     async fn open_key(&self, claim: KeyClaim, now: Timestamp) -> Result<KeyState, StoreError> {
@@ -84,7 +89,7 @@ impl Store for SqliteStore {
     }
 
     async fn finish(&self, finish: Finish) -> Result<Finished, StoreError> {
-        let record = rows::encode_attempt(&finish.attempt)?;
+        let record = encoding::encode_attempt(&finish.attempt)?;
         self.writer.run(0, move |connection| finish::finish(connection, &finish, &record)).await
     }
 
@@ -107,12 +112,12 @@ impl Store for SqliteStore {
     /// A selection of more than 500 messages is redriven 500 at a time, so that the messages on their way are not kept
     /// waiting. If one of these steps fails, those before it stand.
     async fn redrive(&self, selection: Selection, now: Timestamp) -> Result<u64, StoreError> {
-        self.amend(selection, matching::Amendment::Redrive { now }).await
+        self.amend(selection, Amendment::Redrive { now }).await
     }
 
     /// In steps, as [`SqliteStore::redrive`] is.
     async fn discard(&self, selection: Selection, now: Timestamp) -> Result<u64, StoreError> {
-        self.amend(selection, matching::Amendment::Discard { now }).await
+        self.amend(selection, Amendment::Discard { now }).await
     }
 
     async fn sweep(&self, retention: Retention, now: Timestamp, limit: u32) -> Result<u64, StoreError> {
@@ -148,7 +153,7 @@ impl Store for SqliteStore {
 
 impl SqliteStore {
     /// Amends what is selected, one bounded step after another.
-    async fn amend(&self, selection: Selection, amendment: matching::Amendment) -> Result<u64, StoreError> {
+    async fn amend(&self, selection: Selection, amendment: Amendment) -> Result<u64, StoreError> {
         let mut amended = 0;
         let mut next = Some(matching::Cursor::new(selection));
         while let Some(cursor) = next {

@@ -1,5 +1,7 @@
 //! What a vendor answers: an HTTP answer, or one of the things vendors do instead.
 
+use std::time::Duration;
+
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
@@ -8,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 pub struct Reply {
     pub(super) act: Act,
     pub(super) gate: Option<Gate>,
+    pub(super) delay: Duration,
 }
 
 /// What is done on the wire.
@@ -85,7 +88,7 @@ pub fn huge(bytes: usize) -> Reply {
 
 impl Reply {
     const fn new(act: Act) -> Self {
-        Self { act, gate: None }
+        Self { act, gate: None, delay: Duration::ZERO }
     }
 
     /// And this header field.
@@ -114,5 +117,11 @@ impl Reply {
     #[must_use]
     pub fn held_by(self, gate: &Gate) -> Self {
         Self { gate: Some(gate.clone()), ..self }
+    }
+
+    /// Given only after so long.
+    #[must_use]
+    pub fn after(self, delay: Duration) -> Self {
+        Self { delay, ..self }
     }
 }

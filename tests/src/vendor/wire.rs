@@ -4,6 +4,7 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use backstop::clock::{Clock, SystemClock};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -48,6 +49,9 @@ impl Wire {
     pub(super) async fn give(&mut self, reply: Reply, huge_sent: &AtomicU64) -> io::Result<bool> {
         if let Some(gate) = &reply.gate {
             gate.opened().await;
+        }
+        if !reply.delay.is_zero() {
+            SystemClock.sleep(reply.delay).await;
         }
         match reply.act {
             Act::Answer { status, headers, body } => {

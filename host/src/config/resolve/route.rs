@@ -27,7 +27,9 @@ impl Resolver<'_> {
     /// Resolves a route. `None` when it cannot be; why was reported.
     pub(super) fn route(&self, place: &Place<'_>, name: &RouteName, raw: RawRoute) -> Option<Route> {
         let retry_place = place.key("retry");
-        let mut envelope = self.envelope(&retry_place, raw.retry.given().unwrap_or_default());
+        let mut retry = raw.retry.given().unwrap_or_default();
+        let retry_budget = self.retry_budget(&retry_place.key("budget"), std::mem::take(&mut retry.budget));
+        let mut envelope = self.envelope(&retry_place, retry);
         let mode = self.mode(place, &raw.mode, raw.deadline, raw.sync_attempts, envelope.max_attempts);
         let policy =
             self.policy(place, raw.policy, raw.policy_config, raw.policy_limits, raw.isolation, raw.on_policy_failure);
@@ -37,6 +39,9 @@ impl Resolver<'_> {
         let keep_dead =
             self.duration(&place.key("dead_letter").key("keep"), keep_dead, SECOND..=DAY * 3650, defaults::KEEP_DEAD);
         let concurrency = self.count(&place.key("concurrency"), raw.concurrency, 1..=10_000, defaults::CONCURRENCY);
+        let rate = self.rate(&place.key("rate"), raw.rate);
+        let breaker = self.breaker(&place.key("breaker"), raw.breaker);
+        let order = self.order(&place.key("order_by"), raw.order_by, mode);
         let max_queued = self.count(&place.key("max_queued"), raw.max_queued, 1..=10_000_000, defaults::MAX_QUEUED);
         let body_limit = self.size(&place.key("body_limit"), raw.body_limit, 0..=MAX_BODY, defaults::BODY_LIMIT);
         let idempotency_place = place.key("idempotency");
@@ -55,6 +60,7 @@ impl Resolver<'_> {
         envelope.renewable_credentials = matches!(destination.auth, Some(Auth::ClientCredentials { .. }));
         Some(Route {
             name: name.clone(),
+            enabled: raw.enabled.given().unwrap_or(true),
             destination,
             mode,
             policy,
@@ -63,6 +69,10 @@ impl Resolver<'_> {
             alarm,
             keep_dead,
             concurrency,
+            rate,
+            breaker,
+            retry_budget,
+            order,
             max_queued,
             body_limit,
             idempotency,

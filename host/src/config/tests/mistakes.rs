@@ -16,7 +16,7 @@ fn ten_mistakes_are_reported_in_one_go_in_order_of_line() {
     let text = "listen: localhost
 listn: 127.0.0.1:80
 admin: 0.0.0.0:8081
-store: postgres://me:hunter2@db/backstop
+store: mysql://db/backstop
 shutdown_grace: 10
 routes:
   orders:
@@ -100,10 +100,13 @@ fn mistakes_at_the_top() {
         ("store: 'sqlite:'", "store", "names no file"),
         ("store: 'sqlite::memory:'", "store", "on disk"),
         ("store: sqlite://backstop.db", "store", "without //"),
-        ("store: postgres://db/backstop", "store", "not in this version"),
+        ("store: postgres:///backstop", "store", "names no host"),
+        ("store: postgres://db/backstop?color=red", "store", "cannot be read"),
+        ("store: postgres://db/backstop?schema=No", "store", "schema's name"),
         ("store: mysql:x", "store", "sqlite:PATH"),
         ("policies: ''", "policies", "./policies"),
         ("shutdown_grace: 10", "shutdown_grace", "write 10s"),
+        ("lease: 0s", "lease", "from 1s to 10m"),
         ("shutdown_grace: 2h", "shutdown_grace", "from 0s to 1h"),
         ("keep_finished: 14 days", "keep_finished", "14d"),
         ("max_in_flight: 0", "max_in_flight", "from 1 to"),
@@ -210,6 +213,41 @@ fn mistakes_of_the_envelope() {
         ("attempts: 3", "attempts", "unknown key"),
     ] {
         one_mistake_of_route(&format!("retry: {{ {retry} }}"), &format!("retry.{key}"), hint);
+    }
+}
+
+#[test]
+fn mistakes_of_what_bounds_a_lane() {
+    for (lines, key, hint) in [
+        ("rate: 0", "rate", "from 0.001 to 1000000"),
+        ("rate: 1000001", "rate", "from 0.001 to 1000000"),
+        ("rate: -1", "rate", "such as 50 or 0.5"),
+        ("rate: 50/s", "rate", "such as 50 or 0.5"),
+        ("rate: { burst: 5 }", "rate.per_second", "missing"),
+        ("rate: { per_second: 5, burst: 0 }", "rate.burst", "from 1 to 1000000"),
+        ("rate: { per_second: 5, bursts: 1 }", "rate.bursts", "did you mean `burst`?"),
+        ("breaker: { failures: 0% }", "breaker.failures", "above 0%"),
+        ("breaker: { window: 100ms }", "breaker.window", "from 1s to 1h"),
+        ("breaker: { min_attempts: 0 }", "breaker.min_attempts", "from 1 to"),
+        ("breaker: { open_for: 30 }", "breaker.open_for", "write 30s"),
+        ("breaker: { open_for: 10ms }", "breaker.open_for", "from 100ms to 24h"),
+        ("breaker: { probes: 0 }", "breaker.probes", "from 1 to 1000"),
+        ("breaker: { threshold: 5 }", "breaker.threshold", "unknown key"),
+        ("breaker: true", "breaker", "write a section"),
+        ("retry: { budget: 20 }", "retry.budget", "write 20%"),
+        ("retry: { budget: { share: 120% } }", "retry.budget.share", "up to 100%"),
+        ("retry: { budget: { reserve: 0 } }", "retry.budget.reserve", "from 1 to"),
+        ("retry: { budget: { window: 1h } }", "retry.budget.window", "from 1s to 10m"),
+        ("order_by: x-key", "order_by", "header:NAME"),
+        ("order_by: 'header:a b'", "order_by", "no header field"),
+        ("order_by: 'json:account'", "order_by", "no JSON pointer"),
+        ("order_by: 'ce:Subject'", "order_by", "of a-z and 0-9"),
+        ("order_by: { on_failure: skip }", "order_by.key", "missing"),
+        ("order_by: { key: 'ce:subject', on_failure: stop }", "order_by.on_failure", "block, skip"),
+        ("{mode: sync, order_by: 'ce:subject'}", "order_by", "only for `mode: async`"),
+        ("enabled: maybe", "enabled", "true or false"),
+    ] {
+        one_mistake_of_route(lines, key, hint);
     }
 }
 

@@ -83,6 +83,7 @@ fn one_url_is_a_route_and_everything_else_has_a_default() {
     assert_eq!(config.listen, "127.0.0.1:8080".parse().unwrap());
     assert_eq!(config.admin.listen, "127.0.0.1:8081".parse().unwrap());
     assert_eq!(config.shutdown_grace, 10 * SECOND);
+    assert_eq!(config.lease, 30 * SECOND);
     assert_eq!(config.keep_finished, 86_400 * SECOND);
     assert_eq!(config.max_in_flight, 4096);
     let route = route(&config, "orders");
@@ -97,6 +98,25 @@ fn one_url_is_a_route_and_everything_else_has_a_default() {
     assert_eq!(route.keep_dead, 14 * 86_400 * SECOND);
     assert_eq!((route.concurrency, route.max_queued, route.body_limit), (64, 100_000, 1 << 20));
     assert_eq!(route.idempotency, Idempotency { required: false, keep: 86_400 * SECOND });
+}
+
+#[test]
+fn what_bounds_a_lane_has_a_short_form_and_defaults() {
+    let short = load(&with_route("rate: 50\nbreaker: {}\nretry: { budget: 10% }\norder_by: ce:subject"));
+    let full = load(&with_route(
+        "rate: { per_second: 50, burst: 5 }
+breaker: { failures: 50%, window: 10s, min_attempts: 10, open_for: 30s, probes: 1 }
+retry: { budget: { share: 0.1, reserve: 10, window: 10s } }
+order_by: { key: ce:subject, on_failure: block }",
+    ));
+    assert!(route(&short, "orders") == route(&full, "orders"));
+    let half = load(&with_route("rate: 0.5\norder_by: { key: 'header:x-key', on_failure: skip }"));
+    let half = route(&half, "orders");
+    assert_eq!(half.rate, Some(Rate { per_second: 0.5, burst: 1 }));
+    assert_eq!(half.order.as_ref().unwrap().on_failure, OnFailure::Skip);
+    let none = load("routes: { orders: { destination: 'http://127.0.0.1:9000/in' } }");
+    let none = route(&none, "orders");
+    assert!(none.rate.is_none() && none.breaker.is_none() && none.retry_budget.is_none() && none.order.is_none());
 }
 
 #[test]
@@ -201,6 +221,7 @@ fn the_reference_configuration_loads_and_mentions_every_key() {
 fn the_small_examples_load() {
     assert_eq!(load(include_str!("../../../examples/second-vendor.yaml")).routes.len(), 2);
     assert_eq!(load(include_str!("../../../examples/maintenance.yaml")).routes.len(), 1);
+    assert_eq!(load(include_str!("../../../examples/fragile-vendor.yaml")).routes.len(), 1);
 }
 
 #[test]

@@ -2,34 +2,16 @@
 
 use rusqlite::{Connection, params};
 
-use super::{finish, keys, order, rows};
-use crate::clock::Timestamp;
-use crate::message::State;
-use crate::store::{Acceptance, Accepted, Entry, KeyState, StoreError};
-
-/// An acceptance whose long parts are encoded already, so that the writing thread need not.
-pub(super) struct Prepared {
-    acceptance: Acceptance,
-    headers: Vec<u8>,
-    attempts: Vec<String>,
-}
-
-/// Encodes what can be encoded before the transaction.
-///
-/// # Errors
-/// [`StoreError::Unavailable`] when an attempt cannot be written as JSON.
-pub(super) fn prepare(acceptance: Acceptance) -> Result<Prepared, StoreError> {
-    let headers = rows::encode_headers(&acceptance.message.request.headers);
-    let attempts = acceptance.attempts.iter().map(rows::encode_attempt).collect::<Result<_, _>>()?;
-    Ok(Prepared { acceptance, headers, attempts })
-}
+use super::{finish, keys, order};
+use crate::store::encoding::EncodedAcceptance;
+use crate::store::{Acceptance, Accepted, Entry, KeyState, StoreError, encoding};
 
 /// Stores a message, unless its idempotency key was used before.
 ///
 /// # Errors
 /// [`StoreError`]
-pub(super) fn accept(connection: &Connection, prepared: &Prepared) -> Result<Accepted, StoreError> {
-    let Prepared { acceptance: Acceptance { message, entry, attempts, key, hold, order }, .. } = prepared;
+pub(super) fn accept(connection: &Connection, encoded: &EncodedAcceptance) -> Result<Accepted, StoreError> {
+    let Acceptance { message, entry, attempts, key, hold, order } = &encoded.acceptance;
     if let Some(claim) = key {
         match keys::store(connection, claim, message.accepted_at)? {
             KeyState::Fresh => {}
@@ -38,14 +20,10 @@ pub(super) fn accept(connection: &Connection, prepared: &Prepared) -> Result<Acc
     }
     let turn = match (entry, order) {
         (Entry::Queued { .. } | Entry::Leased(_), Some(key)) => order::turn_in(connection, &message.route, key)?,
-        _ => order::NONE,
+        _ => encoding::TURN_NONE,
     };
-    let behind = turn == order::BEHIND;
-    let columns = Columns::of(entry, behind, message.accepted_at);
-    let reason = match entry {
-        Entry::Ended { reason, .. } => reason.as_str(),
-        _ => attempts.last().map_or("", |attempt| attempt.reason.as_str()),
-    };
+    let behind = turn == encoding::TURN_BEHIND;
+    let columns = encoding::EntryColumns::of(entry, attempts, behind, message.accepted_at);
     let progress = &message.progress;
     connection
         .prepare_cached(
@@ -58,17 +36,17 @@ pub(super) fn accept(connection: &Connection, prepared: &Prepared) -> Result<Acc
             message.id.as_bytes(),
             message.route.as_str(),
             columns.state.as_str(),
-            columns.due_at.map(rows::millis),
+            columns.due_at.map(encoding::millis),
             columns.lease.map(|(owner, _)| owner),
-            columns.lease.map(|(_, until)| rows::millis(until)),
-            rows::millis(message.accepted_at),
-            columns.ended_at.map(rows::millis),
-            reason,
+            columns.lease.map(|(_, until)| encoding::millis(until)),
+            encoding::millis(message.accepted_at),
+            columns.ended_at.map(encoding::millis),
+            columns.reason,
             message.idempotency_key,
             progress.attempts,
             progress.journal,
-            progress.started_at.map(rows::millis),
-            progress.previous_delay.map(rows::nanos),
+            progress.started_at.map(encoding::millis),
+            progress.previous_delay.map(encoding::nanos),
             progress.reauthenticated,
             progress.hops,
             order.as_ref().map(|_| message.route.as_str()),
@@ -79,39 +57,12 @@ pub(super) fn accept(connection: &Connection, prepared: &Prepared) -> Result<Acc
     let request = &message.request;
     connection
         .prepare_cached("INSERT INTO requests (seq, method, path, headers, body) VALUES (?1, ?2, ?3, ?4, ?5)")?
-        .execute(params![seq, request.method.as_str(), request.path, prepared.headers, &request.body[..]])?;
-    for record in &prepared.attempts {
+        .execute(params![seq, request.method.as_str(), request.path, encoded.headers, &request.body[..]])?;
+    for record in &encoded.attempts {
         finish::append_attempt(connection, seq, record)?;
     }
     if let Some(hold) = hold {
         finish::hold(connection, hold)?;
     }
     Ok(if behind { Accepted::Behind } else { Accepted::Stored })
-}
-
-/// The columns that an entry decides.
-struct Columns<'entry> {
-    state: State,
-    due_at: Option<Timestamp>,
-    lease: Option<(&'entry str, Timestamp)>,
-    ended_at: Option<Timestamp>,
-}
-
-impl<'entry> Columns<'entry> {
-    fn of(entry: &'entry Entry, behind: bool, accepted_at: Timestamp) -> Self {
-        match entry {
-            Entry::Leased(_) if behind => {
-                Self { state: State::Queued, due_at: Some(accepted_at), lease: None, ended_at: None }
-            }
-            Entry::Queued { due } => Self { state: State::Queued, due_at: Some(*due), lease: None, ended_at: None },
-            Entry::Leased(lease) => Self {
-                state: State::InFlight,
-                // Should it be released unattempted, its turn is when it came.
-                due_at: Some(accepted_at),
-                lease: Some((&lease.owner.0, lease.until)),
-                ended_at: None,
-            },
-            Entry::Ended { state, at, .. } => Self { state: *state, due_at: None, lease: None, ended_at: Some(*at) },
-        }
-    }
 }

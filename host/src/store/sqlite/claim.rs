@@ -8,7 +8,7 @@ use super::finish::append_attempt;
 use super::{keys, rows};
 use crate::clock::Timestamp;
 use crate::message::{AttemptRecord, Message, MessageId};
-use crate::store::{Claimed, LaneClaim, Lease, NextDue, Owner, StoreError};
+use crate::store::{Claimed, LaneClaim, Lease, NextDue, Owner, StoreError, encoding};
 
 /// Claims, lane by lane, what is due: queued messages, and those whose lease ran out.
 ///
@@ -73,7 +73,7 @@ fn due_in_lane(connection: &Connection, lane: &LaneClaim, now: Timestamp) -> Res
         }
         let mut statement = connection.prepare_cached(sql)?;
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let rows = statement.query_map(params![lane.route.as_str(), rows::millis(now), limit], |row| {
+        let rows = statement.query_map(params![lane.route.as_str(), encoding::millis(now), limit], |row| {
             Ok(Due { at: row.get(0)?, seq: row.get(1)?, lapsed })
         })?;
         for row in rows {
@@ -87,7 +87,7 @@ fn due_in_lane(connection: &Connection, lane: &LaneClaim, now: Timestamp) -> Res
 
 /// Puts a message under the lease. What may have been attempted under one that ran out is written down.
 fn take(connection: &Connection, due: &Due, now: Timestamp, lease: &Lease) -> Result<(), StoreError> {
-    let until = rows::millis(lease.until);
+    let until = encoding::millis(lease.until);
     if due.lapsed {
         let mut statement = connection.prepare_cached(
             "UPDATE messages SET lease_owner = ?2, lease_until = ?3, journal = journal + 1 WHERE seq = ?1
@@ -138,7 +138,7 @@ fn next_due(connection: &Connection, lane: &LaneClaim, taken: &BTreeSet<i64>) ->
         }
     }
     let first = [first, leased].into_iter().flatten().min();
-    Ok(NextDue { first: first.map(rows::timestamp), retry: retry.map(rows::timestamp) })
+    Ok(NextDue { first: first.map(encoding::timestamp), retry: retry.map(encoding::timestamp) })
 }
 
 /// Prolongs leases; answers the messages that are still held.
@@ -155,7 +155,7 @@ pub(super) fn extend_lease(
     )?;
     let mut held = Vec::with_capacity(ids.len());
     for id in ids {
-        if statement.execute(params![id.as_bytes(), lease.owner.0, rows::millis(lease.until)])? > 0 {
+        if statement.execute(params![id.as_bytes(), lease.owner.0, encoding::millis(lease.until)])? > 0 {
             held.push(*id);
         }
     }
@@ -193,7 +193,7 @@ pub(super) fn recover(connection: &Connection, owner: &Owner, now: Timestamp) ->
         "UPDATE messages SET state = 'queued', due_at = ?2, lease_owner = NULL, lease_until = NULL, journal = journal + 1
          WHERE state = 'in_flight' AND lease_owner <> ?1 RETURNING seq, journal, route",
     )?;
-    interrupt(connection, statement.query(params![owner.0, rows::millis(now)])?, now)
+    interrupt(connection, statement.query(params![owner.0, encoding::millis(now)])?, now)
 }
 
 /// Writes down that the attempts on these messages were interrupted; answers how many.
@@ -202,7 +202,7 @@ fn interrupt(connection: &Connection, mut messages: Rows<'_>, now: Timestamp) ->
     while let Some(row) = messages.next()? {
         let route: String = row.get(2)?;
         let record = AttemptRecord::interrupted(row.get(1)?, &route, now);
-        append_attempt(connection, row.get(0)?, &rows::encode_attempt(&record)?)?;
+        append_attempt(connection, row.get(0)?, &encoding::encode_attempt(&record)?)?;
         interrupted += 1;
     }
     Ok(interrupted)

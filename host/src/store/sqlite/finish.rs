@@ -2,25 +2,16 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{order, rows};
-use crate::message::State;
-use crate::store::{Finish, Finished, Hold, StoreError, Then};
+use super::order;
+use crate::message::RouteName;
+use crate::store::{Finish, Finished, Hold, StoreError, encoding};
 
 /// Finishes an attempt, if the lease is still held. `record` is the attempt, encoded.
 ///
 /// # Errors
 /// [`StoreError`]
 pub(super) fn finish(connection: &Connection, finish: &Finish, record: &str) -> Result<Finished, StoreError> {
-    let (state, route, due_at, ended_at, reason) = match &finish.then {
-        Then::Queue { due, route } => {
-            (State::Queued, Some(route.as_str()), Some(*due), None, finish.attempt.reason.as_str())
-        }
-        Then::End { state, reason, at } => (*state, None, None, Some(*at), reason.as_str()),
-    };
-    let leaves_order = match finish.then {
-        Then::Queue { .. } => false,
-        Then::End { state, .. } => !(state == State::Dead && finish.blocks),
-    };
+    let columns = encoding::FinishColumns::of(finish);
     let progress = &finish.progress;
     let finished = connection
         .prepare_cached(
@@ -34,25 +25,27 @@ pub(super) fn finish(connection: &Connection, finish: &Finish, record: &str) -> 
             params![
                 finish.id.as_bytes(),
                 finish.owner.0,
-                state.as_str(),
-                route,
-                due_at.map(rows::millis),
-                ended_at.map(rows::millis),
-                reason,
+                columns.state.as_str(),
+                columns.route.map(RouteName::as_str),
+                columns.due_at.map(encoding::millis),
+                columns.ended_at.map(encoding::millis),
+                columns.reason,
                 progress.attempts,
                 progress.journal,
-                progress.started_at.map(rows::millis),
-                progress.previous_delay.map(rows::nanos),
+                progress.started_at.map(encoding::millis),
+                progress.previous_delay.map(encoding::nanos),
                 progress.reauthenticated,
                 progress.hops,
-                leaves_order,
+                columns.leaves_order,
             ],
             |row| Ok((row.get(0)?, row.get::<_, Option<String>>(1)?, row.get::<_, Option<String>>(2)?)),
         )
         .optional()?;
     let Some((seq, order_route, order_key)) = finished else { return Ok(Finished::LeaseLost) };
     append_attempt(connection, seq, record)?;
-    if leaves_order && let (Some(route), Some(key)) = (order_route, order_key) {
+    if columns.leaves_order
+        && let (Some(route), Some(key)) = (order_route, order_key)
+    {
         order::let_next(connection, &route, &key)?;
     }
     if let Some(held) = &finish.hold {
@@ -85,6 +78,6 @@ pub(super) fn hold(connection: &Connection, hold: &Hold) -> Result<(), StoreErro
             "INSERT INTO holds (destination, until) VALUES (?1, ?2)
              ON CONFLICT (destination) DO UPDATE SET until = max(until, excluded.until)",
         )?
-        .execute(params![hold.destination, rows::millis(hold.until)])?;
+        .execute(params![hold.destination, encoding::millis(hold.until)])?;
     Ok(())
 }

@@ -7,10 +7,9 @@
 use http::StatusCode;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::rows;
 use crate::clock::Timestamp;
 use crate::message::{Answer, MessageId, RouteName};
-use crate::store::{KeyClaim, KeyState, StoreError};
+use crate::store::{KeyClaim, KeyState, StoreError, encoding};
 
 /// Takes a key for a request that is being served, if it is free.
 ///
@@ -61,7 +60,7 @@ pub(super) fn close(
                 route.as_str(),
                 key,
                 answer.status.as_u16(),
-                rows::encode_headers(&answer.headers),
+                encoding::encode_headers(&answer.headers),
                 &answer.body[..]
             ])?,
     };
@@ -91,7 +90,7 @@ fn find(connection: &Connection, claim: &KeyClaim, now: Timestamp) -> Result<Fou
          FROM keys WHERE route = ?1 AND key = ?2 AND keep_until > ?3",
     )?;
     let found = statement
-        .query_row(params![claim.route.as_str(), claim.key, rows::millis(now)], |row| Ok(read(row, claim)))
+        .query_row(params![claim.route.as_str(), claim.key, encoding::millis(now)], |row| Ok(read(row, claim)))
         .optional()?;
     found.unwrap_or(Ok(Found::Free))
 }
@@ -106,8 +105,8 @@ fn read(row: &Row<'_>, claim: &KeyClaim) -> Result<Found, StoreError> {
         _ if fingerprint != claim.fingerprint => Found::Used(KeyState::OtherPayload),
         "opened" => Found::Opened(message),
         "answered" => Found::Used(KeyState::Answered(Answer {
-            status: StatusCode::from_u16(row.get(4)?).map_err(rows::unreadable)?,
-            headers: rows::decode_headers(row.get_ref(5)?.as_blob().map_err(rows::unreadable)?)?,
+            status: StatusCode::from_u16(row.get(4)?).map_err(encoding::unreadable)?,
+            headers: encoding::decode_headers(row.get_ref(5)?.as_blob().map_err(encoding::unreadable)?)?,
             body: row.get::<_, Vec<u8>>(6)?.into(),
         })),
         _ => Found::Used(KeyState::Stored(message)),
@@ -126,7 +125,7 @@ fn write(connection: &Connection, claim: &KeyClaim, state: &str) -> Result<KeySt
             claim.fingerprint,
             claim.message.as_bytes(),
             claim.owner.0,
-            rows::millis(claim.keep_until),
+            encoding::millis(claim.keep_until),
             state,
         ])?;
     Ok(KeyState::Fresh)

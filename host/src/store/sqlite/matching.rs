@@ -5,16 +5,9 @@ use std::collections::BTreeSet;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{order, rows};
-use crate::clock::Timestamp;
 use crate::message::{MessageId, State};
-use crate::store::{Filter, Selection, StoreError, Summary};
-
-/// Messages in a list when the filter does not say, and at most.
-const LIST_DEFAULT: u32 = 100;
-const LIST_MOST: u32 = 1000;
-
-/// Messages amended in one step.
-const STEP: u32 = 500;
+use crate::store::selecting::{Amendment, STEP, page};
+use crate::store::{Filter, Selection, StoreError, Summary, encoding};
 
 /// Greater than every id, which has 16 bytes.
 const BEYOND_IDS: [u8; 17] = [0xff; 17];
@@ -24,7 +17,7 @@ const BEYOND_IDS: [u8; 17] = [0xff; 17];
 /// # Errors
 /// [`StoreError`]
 pub(super) fn list(connection: &Connection, filter: &Filter) -> Result<Vec<Summary>, StoreError> {
-    let limit = if filter.limit == 0 { LIST_DEFAULT } else { filter.limit.min(LIST_MOST) };
+    let limit = page(filter);
     let mut found = Vec::new();
     if filter.states.is_empty() {
         found = select(connection, None, filter, limit, rows::summary)?;
@@ -82,52 +75,33 @@ fn select<T>(
     Ok(found)
 }
 
-/// What is done to selected messages.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Amendment {
-    /// Queued again, due `now`, with attempts counted afresh.
-    Redrive { now: Timestamp },
-    /// Given up `now`.
-    Discard { now: Timestamp },
-}
-
-impl Amendment {
-    /// The states it may be done to.
-    const fn from(self) -> &'static [State] {
-        match self {
-            Self::Redrive { .. } => &[State::Answered, State::Dead, State::Dropped],
-            Self::Discard { .. } => &[State::Dead],
-        }
+/// Amends one message; answers whether it was in a state for that.
+fn apply(amendment: Amendment, connection: &Connection, id: MessageId) -> Result<bool, StoreError> {
+    // What is redriven joins its order again, before those that came after it, unless it never left.
+    let (sql, now) = match amendment {
+        Amendment::Redrive { now } => (
+            "UPDATE messages SET state = 'queued', due_at = ?2, ended_at = NULL, attempts = 0, started_at = NULL,
+                 previous_delay_ns = NULL, reauthenticated = 0, hops = 0,
+                 turn = CASE WHEN turn = 0 AND order_key IS NOT NULL THEN 2 ELSE turn END
+             WHERE id = ?1 AND state IN ('answered', 'dead', 'dropped') RETURNING order_route, order_key",
+            now,
+        ),
+        Amendment::Discard { now } => (
+            "UPDATE messages SET state = 'discarded', ended_at = ?2, turn = 0 WHERE id = ?1 AND state = 'dead'
+             RETURNING order_route, order_key",
+            now,
+        ),
+    };
+    let amended = connection
+        .prepare_cached(sql)?
+        .query_row(params![id.as_bytes(), encoding::millis(now)], |row| {
+            Ok((row.get::<_, Option<String>>(0)?, row.get::<_, Option<String>>(1)?))
+        })
+        .optional()?;
+    if let Some((Some(route), Some(key))) = &amended {
+        order::let_next(connection, route, key)?;
     }
-
-    /// Amends one message; answers whether it was in a state for that.
-    fn apply(self, connection: &Connection, id: MessageId) -> Result<bool, StoreError> {
-        // What is redriven joins its order again, before those that came after it, unless it never left.
-        let (sql, now) = match self {
-            Self::Redrive { now } => (
-                "UPDATE messages SET state = 'queued', due_at = ?2, ended_at = NULL, attempts = 0, started_at = NULL,
-                     previous_delay_ns = NULL, reauthenticated = 0, hops = 0,
-                     turn = CASE WHEN turn = 0 AND order_key IS NOT NULL THEN 2 ELSE turn END
-                 WHERE id = ?1 AND state IN ('answered', 'dead', 'dropped') RETURNING order_route, order_key",
-                now,
-            ),
-            Self::Discard { now } => (
-                "UPDATE messages SET state = 'discarded', ended_at = ?2, turn = 0 WHERE id = ?1 AND state = 'dead'
-                 RETURNING order_route, order_key",
-                now,
-            ),
-        };
-        let amended = connection
-            .prepare_cached(sql)?
-            .query_row(params![id.as_bytes(), rows::millis(now)], |row| {
-                Ok((row.get::<_, Option<String>>(0)?, row.get::<_, Option<String>>(1)?))
-            })
-            .optional()?;
-        if let Some((Some(route), Some(key))) = &amended {
-            order::let_next(connection, route, key)?;
-        }
-        Ok(amended.is_some())
-    }
+    Ok(amended.is_some())
 }
 
 /// What of a selection is still to be amended.
@@ -173,7 +147,7 @@ pub(super) fn amend(connection: &Connection, cursor: Cursor, amendment: Amendmen
     };
     let mut amended: u32 = 0;
     for id in ids {
-        amended += u32::from(amendment.apply(connection, id)?);
+        amended += u32::from(apply(amendment, connection, id)?);
     }
     let left = left.map(|left| left.saturating_sub(amended));
     let rest = rest.filter(|_| left != Some(0)).map(|selection| Cursor { selection, left });

@@ -7,7 +7,8 @@ use std::time::Duration;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
-use super::schema;
+use super::presence::Presence;
+use super::{log, schema};
 use crate::store::StoreError;
 
 /// How long a connection waits for another program (a backup, a shell) that has the file locked.
@@ -21,9 +22,24 @@ const LOOKED_THROUGH: u64 = 256 << 20;
 /// How many compiled statements a connection keeps; there are fewer than this.
 const STATEMENTS: usize = 64;
 
-/// Proof that this host alone has the file. Given up when dropped, or when the process ends, however it ends.
+/// Proof that this host alone has the file, and that it has it still. Given up when dropped, or when the process ends,
+/// however it ends.
 #[derive(Debug)]
-pub(super) struct HostLock(#[expect(dead_code, reason = "held for what its drop does")] File);
+pub(super) struct HostLock {
+    #[expect(dead_code, reason = "held for what its drop does")]
+    lock: File,
+    files: Presence,
+}
+
+impl HostLock {
+    /// Checks that what is written goes into the file that has the store's name.
+    ///
+    /// # Errors
+    /// When that was removed or replaced.
+    pub(super) fn check(&self) -> rusqlite::Result<()> {
+        self.files.check()
+    }
+}
 
 /// A file ready for writing.
 pub(super) struct Opened {
@@ -37,15 +53,19 @@ pub(super) struct Opened {
 /// # Errors
 /// As [`super::SqliteStore::open`].
 pub(super) fn open(path: &Path) -> Result<Opened, StoreError> {
+    refuse_a_log_without_its_file(path)?;
     make_private(path)?;
     // The same file under two names must have one lock.
     let path = path.canonicalize().map_err(|error| StoreError::Unavailable(error.into()))?;
     let lock = lock(&path)?;
-    let connection = connect_writer(&path).map_err(|error| match error {
+    let (log, named) = (beside(&path, "-wal"), |error| match error {
         StoreError::Unusable(reason) => StoreError::Unusable(format!("{}: {reason}", path.display())),
         other => other,
-    })?;
-    Ok(Opened { path, lock, connection })
+    });
+    look_at_log(&log).map_err(named)?;
+    let connection = connect_writer(&path).map_err(named)?;
+    let files = Presence::of(&path, &log).map_err(|error| StoreError::Unavailable(error.into()))?;
+    Ok(Opened { path, lock: HostLock { lock, files }, connection })
 }
 
 /// Makes an empty file that only its owner can read, unless there is one: requests may carry credentials. SQLite
@@ -58,14 +78,19 @@ fn make_private(path: &Path) -> Result<(), StoreError> {
     options.open(path).map(drop).map_err(|error| StoreError::Unavailable(error.into()))
 }
 
-fn lock(path: &Path) -> Result<HostLock, StoreError> {
+/// The file beside `path` whose name goes on with `ending`.
+fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(".lock");
-    let name = PathBuf::from(name);
+    name.push(ending);
+    name.into()
+}
+
+fn lock(path: &Path) -> Result<File, StoreError> {
+    let name = beside(path, ".lock");
     make_private(&name)?;
     let file = OpenOptions::new().write(true).open(&name).map_err(|error| StoreError::Unavailable(error.into()))?;
     match file.try_lock() {
-        Ok(()) => Ok(HostLock(file)),
+        Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(StoreError::Unusable(format!(
             "{} is in use by another host, which holds {}",
             path.display(),
@@ -101,6 +126,41 @@ fn connect_writer(path: &Path) -> Result<Connection, StoreError> {
     keep_plans(&connection)?;
     schema::prepare(&mut connection)?;
     Ok(connection)
+}
+
+/// A log whose main file is gone, or empty, would be thrown away by SQLite as a leftover.
+///
+/// # Errors
+/// [`StoreError::Unusable`] when there is one.
+fn refuse_a_log_without_its_file(path: &Path) -> Result<(), StoreError> {
+    let (log, length) = (beside(path, "-wal"), |path: &Path| std::fs::metadata(path).map_or(0, |file| file.len()));
+    if length(path) > 0 || length(&log) == 0 {
+        return Ok(());
+    }
+    Err(StoreError::Unusable(format!(
+        "{} is empty or not there, and yet its log {} holds messages: put the file back that belongs to the log, or move \
+         the log away to begin anew",
+        path.display(),
+        log.display()
+    )))
+}
+
+/// Looks for damage in the log, which SQLite passes over.
+///
+/// # Errors
+/// [`StoreError::Unusable`] when there is any; [`StoreError::Unavailable`] when it cannot be read.
+fn look_at_log(log: &Path) -> Result<(), StoreError> {
+    if std::fs::metadata(log).is_ok_and(|file| file.len() > LOOKED_THROUGH) {
+        return Ok(());
+    }
+    match log::damage(log).map_err(|error| StoreError::Unavailable(error.into()))? {
+        None => Ok(()),
+        Some(at) => Err(StoreError::Unusable(format!(
+            "its log {log} is damaged and nothing was changed in it: restore a backup, or go on without what was \
+             written after the damage with `truncate -s {at} {log}`",
+            log = log.display()
+        ))),
+    }
 }
 
 /// Looks for pages that are damaged, and rows that are not where they belong. Changes nothing.

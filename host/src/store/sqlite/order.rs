@@ -3,14 +3,7 @@
 use rusqlite::{Connection, params};
 
 use crate::message::RouteName;
-use crate::store::StoreError;
-
-/// In no order, or out of it.
-pub(super) const NONE: i64 = 0;
-/// The one that may be attempted; dead, it keeps the others waiting.
-pub(super) const NOW: i64 = 1;
-/// Behind another one.
-pub(super) const BEHIND: i64 = 2;
+use crate::store::{StoreError, encoding};
 
 /// The turn of a message that joins an order now.
 ///
@@ -23,7 +16,7 @@ pub(super) fn turn_in(connection: &Connection, route: &RouteName, key: &str) -> 
              WHERE order_route = ?1 AND order_key = ?2 AND turn > 0 LIMIT 1",
         )?
         .exists(params![route.as_str(), key])?;
-    Ok(if taken { BEHIND } else { NOW })
+    Ok(if taken { encoding::TURN_BEHIND } else { encoding::TURN_NOW })
 }
 
 /// Lets the next message of an order have its turn, unless one has it.

@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 use super::{opening, rows};
 use crate::clock::Timestamp;
 use crate::message::{MessageId, State};
-use crate::store::{Hold, StoreError, Stored};
+use crate::store::{Hold, StoreError, Stored, encoding};
 
 /// Reads at the same time.
 const CONNECTIONS: usize = 4;
@@ -116,7 +116,7 @@ pub(super) fn message(connection: &Connection, id: MessageId) -> Result<Option<S
     let mut attempts = Vec::new();
     let mut records = statement.query([seq])?;
     while let Some(row) = records.next()? {
-        attempts.push(rows::decode_attempt(row.get_ref(0)?.as_str().map_err(rows::unreadable)?)?);
+        attempts.push(encoding::decode_attempt(row.get_ref(0)?.as_str().map_err(encoding::unreadable)?)?);
     }
     Ok(Some(Stored { message: message?, summary: summary?, attempts }))
 }
@@ -163,7 +163,7 @@ fn count_by_route(connection: &Connection, state: State) -> Result<BTreeMap<Stri
     // Counted here, because SQLite would sort them first.
     let mut counts: BTreeMap<String, u64> = BTreeMap::new();
     while let Some(row) = routes.next()? {
-        let route = row.get_ref(0)?.as_str().map_err(rows::unreadable)?;
+        let route = row.get_ref(0)?.as_str().map_err(encoding::unreadable)?;
         match counts.get_mut(route) {
             Some(count) => *count += 1,
             None => {
@@ -181,8 +181,8 @@ fn count_by_route(connection: &Connection, state: State) -> Result<BTreeMap<Stri
 pub(super) fn holds(connection: &Connection, now: Timestamp) -> Result<Vec<Hold>, StoreError> {
     let mut statement =
         connection.prepare_cached("SELECT destination, until FROM holds WHERE until > ?1 ORDER BY destination")?;
-    let holds = statement.query_map(params![rows::millis(now)], |row| {
-        Ok(Hold { destination: row.get(0)?, until: rows::timestamp(row.get(1)?) })
+    let holds = statement.query_map(params![encoding::millis(now)], |row| {
+        Ok(Hold { destination: row.get(0)?, until: encoding::timestamp(row.get(1)?) })
     })?;
     Ok(holds.collect::<rusqlite::Result<_>>()?)
 }

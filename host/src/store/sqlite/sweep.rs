@@ -2,9 +2,9 @@
 
 use rusqlite::{Connection, params};
 
-use super::{order, rows};
+use super::order;
 use crate::clock::Timestamp;
-use crate::store::{Retention, StoreError};
+use crate::store::{Retention, StoreError, encoding};
 
 /// Free pages (of 4 KiB) that stay in the file for the messages to come.
 const SPARE_PAGES: i64 = 4096;
@@ -49,17 +49,17 @@ pub(super) fn sweep(
             "DELETE FROM keys WHERE (route, key) IN
                  (SELECT route, key FROM keys INDEXED BY keys_by_age WHERE keep_until <= ?1 ORDER BY keep_until LIMIT ?2)",
         )?
-        .execute(params![rows::millis(now), left])?;
+        .execute(params![encoding::millis(now), left])?;
     left = left.saturating_sub(u32::try_from(keys).unwrap_or(u32::MAX));
     // There are no more holds than destinations.
-    connection.prepare_cached("DELETE FROM holds WHERE until <= ?1")?.execute([rows::millis(now)])?;
+    connection.prepare_cached("DELETE FROM holds WHERE until <= ?1")?.execute([encoding::millis(now)])?;
     give_space_back(connection)?;
     Ok(u64::from(limit - left))
 }
 
 fn before(now: Timestamp, keep: std::time::Duration) -> i64 {
     let keep = i64::try_from(keep.as_millis()).unwrap_or(i64::MAX);
-    rows::millis(now).saturating_sub(keep)
+    encoding::millis(now).saturating_sub(keep)
 }
 
 fn remove(
@@ -77,7 +77,7 @@ fn remove(
                 Ok((row.get::<_, Option<String>>(0)?, row.get::<_, Option<String>>(1)?, row.get(2)?))
             })?;
         // A dead letter that kept its order waiting gives way at last.
-        if let (Some(route), Some(key), order::NOW) = order {
+        if let (Some(route), Some(key), encoding::TURN_NOW) = order {
             order::let_next(connection, &route, &key)?;
         }
         *left = left.saturating_sub(1);

@@ -59,7 +59,7 @@ impl Writer {
         let thread = std::thread::Builder::new()
             .name("store-writer".to_owned())
             .spawn(move || {
-                serve(&connection, &jobs, &waiting, bounds);
+                serve(&connection, &lock, &jobs, &waiting, bounds);
                 let ending = finish(connection);
                 drop(lock);
                 ending
@@ -182,7 +182,13 @@ where
 }
 
 /// Serves until no caller is left and nothing waits.
-fn serve(connection: &Connection, jobs: &Receiver<Box<dyn Job>>, waiting_bytes: &AtomicUsize, bounds: Bounds) {
+fn serve(
+    connection: &Connection,
+    lock: &HostLock,
+    jobs: &Receiver<Box<dyn Job>>,
+    waiting_bytes: &AtomicUsize,
+    bounds: Bounds,
+) {
     let mut group: Vec<Box<dyn Job>> = Vec::with_capacity(bounds.group);
     while let Ok(first) = jobs.recv() {
         let mut bytes = first.weight();
@@ -192,7 +198,9 @@ fn serve(connection: &Connection, jobs: &Receiver<Box<dyn Job>>, waiting_bytes: 
             bytes = bytes.saturating_add(next.weight());
             group.push(next);
         }
-        let committed = commit(connection, &mut group).map_err(Arc::new);
+        // Looked at before, so that nothing is written that would be gone; and after, so that nothing is promised.
+        let committed = lock.check().and_then(|()| commit(connection, &mut group)).and_then(|()| lock.check());
+        let committed = committed.map_err(Arc::new);
         if let Err(error) = &committed {
             tracing::error!(%error, jobs = group.len(), "a commit failed: none of its changes are stored");
         }

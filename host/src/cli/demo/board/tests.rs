@@ -22,6 +22,7 @@ pub(in super::super) fn record(
         delay_ms,
         transition: then.to_owned(),
         clamped: Vec::new(),
+        withheld: None,
         provenance: Provenance::default(),
     }
 }

@@ -1,0 +1,135 @@
+//! Attempting what was claimed: each message on a task of its own, from its permit to its transition on disk.
+
+use std::sync::Arc;
+
+use super::{Lane, Permit, Queue, STORE_RETRY, Waits};
+use crate::attempt::{Made, Terms};
+use crate::config::OnFailure;
+use crate::message::{Message, MessageId};
+use crate::store::{Finish, Finished, Then};
+
+impl Queue {
+    /// Attempts a message that is ours, on a task of its own.
+    pub(super) fn start(self: &Arc<Self>, message: Message, lane: Arc<Lane>, mut permit: Permit, withheld: bool) {
+        if !self.leases.hold(message.id) {
+            // Its lease ran out while it is being attempted here (a clock set forward, a store away for long). The
+            // claim has renewed it; the attempt under way goes on.
+            tracing::warn!(message_id = %message.id, route = %message.route, "claimed a message that is being attempted");
+            return;
+        }
+        permit.begin(message.progress.attempts > 0, self.clock.now());
+        if withheld {
+            lane.count_withheld();
+        }
+        let queue = Arc::clone(self);
+        self.in_flight.spawn(async move {
+            let held = Held { queue: &queue, id: message.id };
+            tokio::select! {
+                () = queue.attempt(message, &lane, &mut permit, withheld) => drop(held),
+                // Still held: it is given back with all that is left.
+                () = queue.abort.cancelled() => std::mem::forget(held),
+            }
+            drop(permit);
+        });
+    }
+
+    async fn attempt(&self, message: Message, lane: &Lane, permit: &mut Permit, withheld: bool) {
+        let terms = Terms { withheld, ..Terms::QUEUED };
+        let made = self.attempts.make(&message, &lane.route, terms).await;
+        if let Some(failed) = made.destination_failed() {
+            permit.came_to(failed, self.clock.now());
+        }
+        let then = made.then(&message, self.clock.now());
+        if self.finish(&message, made, then.clone()).await == Finished::LeaseLost {
+            tracing::warn!(message_id = %message.id, route = %message.route, "lease lost: another host repeats this attempt");
+            return;
+        }
+        match then {
+            Then::End { state, .. } => {
+                lane.leave();
+                self.watch.ended(&message, state);
+                self.let_next(&message, lane);
+            }
+            Then::Queue { due, route } => {
+                let is_same = route == message.route;
+                if !is_same {
+                    lane.leave();
+                }
+                if let Some(next) = self.lanes.get(&route) {
+                    if !is_same {
+                        next.enter_anyway();
+                    }
+                    self.expect(&next, if is_same { Waits::Retry } else { Waits::First }, due);
+                }
+            }
+        }
+    }
+
+    /// Whether those behind `message` in its order go on waiting if it ends dead.
+    fn blocks(&self, message: &Message) -> bool {
+        let blocks = |lane: &Arc<Lane>| lane.route.order.as_ref().map(|order| order.on_failure == OnFailure::Block);
+        if message.progress.hops == 0 {
+            // A route that is gone meanwhile does not say: nobody overtakes.
+            return self.lanes.get(&message.route).is_none_or(|lane| blocks(&lane).unwrap_or(false));
+        }
+        // A fallback led it here from a route whose order it is still in. Which one that was is not known any more;
+        // where routes differ, nobody overtakes.
+        let lanes = self.lanes.all();
+        lanes.values().filter_map(blocks).any(|blocks| blocks)
+    }
+
+    /// Has the lane looked at that the next message of an order may wait in.
+    fn let_next(&self, message: &Message, lane: &Lane) {
+        let now = self.clock.now();
+        if message.progress.hops > 0 {
+            let lanes = self.lanes.all();
+            let ordered = |lane: &&Arc<Lane>| lane.route.order.is_some();
+            lanes.values().filter(ordered).for_each(|lane| self.expect(lane, Waits::First, now));
+        } else if lane.route.order.is_some() && lane.open() > 0 {
+            self.expect(lane, Waits::First, now);
+        }
+    }
+
+    /// Writes the transition down, however often it takes: until it is on disk the message is not done.
+    async fn finish(&self, message: &Message, made: Made, then: Then) -> Finished {
+        let finish = Finish {
+            id: message.id,
+            owner: self.owner.clone(),
+            attempt: made.record,
+            then,
+            progress: made.progress,
+            hold: made.hold,
+            blocks: self.blocks(message),
+        };
+        let mut wait = STORE_RETRY.0;
+        loop {
+            match self.store.finish(finish.clone()).await {
+                Ok(finished) => return finished,
+                Err(error) => {
+                    tracing::error!(
+                        message_id = %message.id,
+                        error = &error as &dyn std::error::Error,
+                        "could not write down an attempt; trying again"
+                    );
+                    self.clock.sleep(wait).await;
+                    wait = (wait * 2).min(STORE_RETRY.1);
+                }
+            }
+        }
+    }
+}
+
+/// A lease held for an attempt: let go at its end, even if the attempt panics.
+struct Held<'a> {
+    queue: &'a Queue,
+    id: MessageId,
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.queue.leases.let_go(self.id);
+        if std::thread::panicking() {
+            tracing::error!(message_id = %self.id, "an attempt panicked; its message is repeated when its lease runs out");
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! What listing and amending selected messages mean in every store.
+
+use super::Filter;
+use crate::clock::Timestamp;
+use crate::message::State;
+
+/// Messages in a list when the filter does not say, and at most.
+const LIST_DEFAULT: u32 = 100;
+const LIST_MOST: u32 = 1000;
+
+/// Messages amended in one step.
+pub(super) const STEP: u32 = 500;
+
+/// How many messages a list has at most.
+pub(super) fn page(filter: &Filter) -> u32 {
+    if filter.limit == 0 { LIST_DEFAULT } else { filter.limit.min(LIST_MOST) }
+}
+
+/// What is done to selected messages.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Amendment {
+    /// Queued again, due `now`, with attempts counted afresh. One that left its order joins it again, before those that
+    /// came after it.
+    Redrive { now: Timestamp },
+    /// Given up `now`.
+    Discard { now: Timestamp },
+}
+
+impl Amendment {
+    /// The states it may be done to.
+    pub(super) const fn from(self) -> &'static [State] {
+        match self {
+            Self::Redrive { .. } => &[State::Answered, State::Dead, State::Dropped],
+            Self::Discard { .. } => &[State::Dead],
+        }
+    }
+}
