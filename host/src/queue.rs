@@ -48,7 +48,7 @@ pub use status::{BreakerStatus, LaneStatus};
 /// How long a lease lasts unless something else is said.
 const LEASE: Duration = Duration::from_secs(30);
 /// How long a message that comes in is kept waiting for a permit before it is stored without.
-const PERMIT_WITHIN: Duration = Duration::from_millis(20);
+const PERMIT_WITHIN: Duration = Duration::from_millis(50);
 /// How long the queue waits after the store failed it, at first and at most.
 const STORE_RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 

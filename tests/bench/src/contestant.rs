@@ -1,6 +1,7 @@
 //! The contestants: each a process of its own, started with everything it keeps in a folder that goes with it.
 
 mod host;
+mod postgres;
 mod proxies;
 
 use std::fs::File;
@@ -16,6 +17,7 @@ use crate::clock;
 use crate::process::{self, Usage};
 
 pub(crate) use host::{Artefacts, HostSetup};
+use postgres::Server;
 
 /// How long a contestant may take to listen.
 const LISTENS_WITHIN: Duration = Duration::from_secs(60);
@@ -91,6 +93,8 @@ pub(crate) struct Contestant {
     /// The path that leads to the sink.
     pub(crate) path: String,
     process: Option<Child>,
+    /// The database it keeps its messages in, stopped after it.
+    server: Option<Server>,
     /// What it keeps; goes when it goes.
     _folder: Option<TempDir>,
 }
@@ -117,7 +121,13 @@ impl Contestant {
         };
         let (command, path) = match kind {
             Kind::Direct => {
-                return Ok(Ok(Self { address: sink, path: "/".to_owned(), process: None, _folder: None }));
+                return Ok(Ok(Self {
+                    address: sink,
+                    path: "/".to_owned(),
+                    process: None,
+                    server: None,
+                    _folder: None,
+                }));
             }
             Kind::BareRelay => (relay(&[])?, "/".to_owned()),
             Kind::DurableRelay => (relay(&["--journal", &text(&folder.path().join("journal.db"))])?, "/".to_owned()),
@@ -126,7 +136,17 @@ impl Contestant {
                 setup.sync = kind == Kind::Sync;
                 (setup.command(folder.path(), listen, artefacts)?, "/r/route-0/".to_owned())
             }
-            Kind::AsyncOnPostgres => return Ok(Err("Backstop does not take `store: postgres://…` yet".to_owned())),
+            Kind::AsyncOnPostgres => {
+                let Some(server) = Server::start(place)? else {
+                    return Ok(Err("Postgres is not installed".to_owned()));
+                };
+                let mut setup = HostSetup::new(vec![sink]);
+                setup.store = server.url();
+                let command = setup.command(folder.path(), listen, artefacts)?;
+                let mut contestant = Self::launch(command, listen, "/r/route-0/".to_owned(), Some(folder))?;
+                contestant.server = Some(server);
+                return Ok(Ok(contestant));
+            }
             Kind::Nginx | Kind::HaProxy => {
                 let Some(command) = proxies::command(kind, folder.path(), listen, sink)? else {
                     return Ok(Err("not installed on this machine".to_owned()));
@@ -158,7 +178,7 @@ impl Contestant {
             ended = !matches!(process.try_wait(), Ok(None));
             ended || TcpStream::connect(address).is_ok()
         });
-        let contestant = Self { address, path, process: Some(process), _folder: folder };
+        let contestant = Self { address, path, process: Some(process), server: None, _folder: folder };
         if ended || !listens {
             let log = contestant._folder.as_ref().map(|folder| folder.path().join("log"));
             let said = log.and_then(|log| std::fs::read_to_string(log).ok()).unwrap_or_default();
