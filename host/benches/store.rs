@@ -1,7 +1,8 @@
-//! What the embedded store does in a second, and what a claim costs however long the backlog is.
+//! What a store does in a second, and what a claim costs however long the backlog is.
 //!
 //! Run it with `cargo bench -p backstop --bench store --profile dev`; it takes about twenty seconds. Figures are of
-//! the disk as much as of the code, so the cost of one fsync is printed first.
+//! the disk as much as of the code, so the cost of one fsync is printed first. With the URL of a Postgres server in
+//! `BACKSTOP_TEST_POSTGRES` (as `tests/run` sets it) the same is measured there, in schemas that are dropped again.
 
 use std::fs::File;
 use std::io::Write;
@@ -16,12 +17,17 @@ use backstop::message::{
     AttemptRecord, Message, MessageId, OutcomeSummary, Progress, Provenance, Request, RouteName, State, VerdictKind,
 };
 use backstop::store::sqlite::SqliteStore;
-use backstop::store::{Acceptance, Entry, Filter, Finish, LaneClaim, Lease, Owner, Store, Then};
+use backstop::store::{
+    Acceptance, Entry, Filter, Finish, LaneClaim, Lease, Owner, PostgresStore, PostgresTarget, Store, Then,
+};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method};
 
 /// Callers at the same time.
 const CALLERS: u64 = 64;
+
+/// Messages that wait while claims are measured.
+const BACKLOGS: [u32; 3] = [0, 10_000, 1_000_000];
 
 /// How long each rate is measured.
 const MEASURED: Duration = Duration::from_secs(4);
@@ -31,18 +37,51 @@ fn main() -> anyhow::Result<()> {
     println!("one fsync                  {:>10.1?}", fsync(place.path())?);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
+        println!("\nSQLite");
         let store = Arc::new(SqliteStore::open(&place.path().join("rates.db"))?);
-        accept_and_finish(&store).await?;
-        store.close().await?;
-        println!(
-            "\n{:>12} {:>12} {:>14} {:>12} {:>12}",
-            "backlog", "claim of 1", "claim of 64", "list of 100", "tally"
-        );
-        for backlog in [0, 10_000, 1_000_000] {
-            claims(&place.path().join(format!("{backlog}.db")), backlog).await?;
+        accept_and_finish(store).await?;
+        claims_heading();
+        for backlog in BACKLOGS {
+            let path = place.path().join(format!("{backlog}.db"));
+            first(Arc::new(SqliteStore::open(&path)?)).await?;
+            fill(&path, backlog)?;
+            claims(Arc::new(SqliteStore::open(&path)?), backlog).await?;
         }
-        Ok(())
+        match std::env::var("BACKSTOP_TEST_POSTGRES") {
+            Ok(url) => postgres(&url).await,
+            Err(_) => Ok(println!("\nPostgres: BACKSTOP_TEST_POSTGRES names no server")),
+        }
     })
+}
+
+fn claims_heading() {
+    println!("\n{:>12} {:>12} {:>14} {:>12} {:>12}", "backlog", "claim of 1", "claim of 64", "list of 100", "tally");
+}
+
+/// The same on Postgres.
+async fn postgres(url: &str) -> anyhow::Result<()> {
+    println!("\nPostgres");
+    let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await?;
+    let mut driving = tokio::task::JoinSet::new();
+    driving.spawn(connection);
+    let open = async |name: &str| {
+        let target = PostgresTarget::parse(&format!("{url}?schema={name}"))?;
+        anyhow::Ok(Arc::new(PostgresStore::open(&target, Arc::new(SystemClock)).await?))
+    };
+    let drop = async |name: &str| client.batch_execute(&format!("DROP SCHEMA IF EXISTS {name} CASCADE")).await;
+    drop("bench_rates").await?;
+    accept_and_finish(open("bench_rates").await?).await?;
+    drop("bench_rates").await?;
+    claims_heading();
+    for backlog in BACKLOGS {
+        let name = format!("bench_{backlog}");
+        drop(&name).await?;
+        first(open(&name).await?).await?;
+        client.batch_execute(&fill_postgres(&name, backlog)).await?;
+        claims(open(&name).await?, backlog).await?;
+        drop(&name).await?;
+    }
+    Ok(())
 }
 
 /// What it takes to have four kilobytes on disk, for comparison.
@@ -57,12 +96,12 @@ fn fsync(place: &Path) -> anyhow::Result<Duration> {
 }
 
 /// The happy journey of a message: stored under a lease, then finished with one line in its journal.
-async fn accept_and_finish(store: &Arc<SqliteStore>) -> anyhow::Result<()> {
+async fn accept_and_finish(store: Arc<dyn Store>) -> anyhow::Result<()> {
     let messages = Arc::new(AtomicU64::new(0));
     let mut callers = tokio::task::JoinSet::new();
     let watch = Stopwatch::start();
     for _ in 0..CALLERS {
-        let (store, messages) = (Arc::clone(store), Arc::clone(&messages));
+        let (store, messages) = (Arc::clone(&store), Arc::clone(&messages));
         callers.spawn(async move {
             let mut slowest = Duration::ZERO;
             while watch.elapsed() < MEASURED {
@@ -86,19 +125,18 @@ async fn accept_and_finish(store: &Arc<SqliteStore>) -> anyhow::Result<()> {
     println!("accepted + finished /s     {:>10.0}", count as f64 / took.as_secs_f64());
     println!("mean journey               {:>10.1?}", took * CALLERS as u32 / u32::try_from(count.max(1))?);
     println!("slowest journey            {slowest:>10.1?}");
-    Ok(())
+    Ok(store.close().await?)
+}
+
+/// A template for the backlog, and what is claimed when there is none.
+async fn first(store: Arc<dyn Store>) -> anyhow::Result<()> {
+    store.accept(acceptance(message()?, Entry::Queued { due: now() })).await?;
+    Ok(store.close().await?)
 }
 
 /// What claims, lists and tallies cost behind a backlog of messages that are due.
-async fn claims(path: &Path, backlog: u32) -> anyhow::Result<()> {
+async fn claims(store: Arc<dyn Store>, backlog: u32) -> anyhow::Result<()> {
     const ROUNDS: u32 = 50;
-    let store = SqliteStore::open(path)?;
-    // A template for the backlog, and what is claimed when there is none.
-    store.accept(acceptance(message()?, Entry::Queued { due: now() })).await?;
-    store.close().await?;
-    drop(store);
-    fill(path, backlog)?;
-    let store = SqliteStore::open(path)?;
     let mut took = Vec::new();
     for limit in [1, 64] {
         let mut total = Duration::ZERO;
@@ -142,6 +180,20 @@ fn fill(path: &Path, backlog: u32) -> anyhow::Result<()> {
          COMMIT;"
     ))
     .context("failed to prepare the backlog")
+}
+
+/// The same on Postgres.
+fn fill_postgres(schema: &str, backlog: u32) -> String {
+    format!(
+        "SET search_path TO {schema};
+         INSERT INTO messages (id, route, state, due_at, accepted_at, reason, attempts, journal, lines, reauthenticated,
+                               hops, turn)
+             SELECT lpad(to_hex(n), 32, '0')::uuid, route, state, due_at + n % 1000, accepted_at, reason, attempts,
+                    journal, lines, reauthenticated, hops, turn
+             FROM messages, generate_series(1, {backlog}) AS n;
+         INSERT INTO requests SELECT lpad(to_hex(n), 32, '0')::uuid, method, path, headers, '{{}}'
+             FROM requests, generate_series(1, {backlog}) AS n;"
+    )
 }
 
 fn now() -> Timestamp {

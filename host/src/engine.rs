@@ -25,7 +25,7 @@ use crate::policy::{Catalog, PolicyProblems, StateDir, StateDirError};
 use crate::queue::{self, Holds, Queue};
 use crate::reload::{Files, Parts, Reload};
 use crate::routes::{self, Routes};
-use crate::store::{Owner, SqliteStore, Store, StoreError};
+use crate::store::{Owner, PostgresStore, SqliteStore, Store, StoreError};
 use crate::watch::Watch;
 
 /// How often what has ended long enough ago is removed, and how much of it at once.
@@ -60,7 +60,7 @@ pub enum StartError {
     /// The store refused.
     #[error("failed to open the store {path}")]
     Store {
-        /// Its file.
+        /// Its file, or its URL without the password.
         path: String,
         /// Why.
         #[source]
@@ -113,8 +113,8 @@ impl Engine {
         let owner = Owner(MessageId::new(now).to_string());
 
         // The database is locked first: a second host started by mistake changes nothing.
-        let (store, store_name) = open_store(&config.store).await?;
-        let store_error = |source| StartError::Store { path: store_name.clone(), source };
+        let store_error = |source| StartError::Store { path: config.store.to_string(), source };
+        let store = open_store(&config.store, &clock).await?.map_err(store_error)?;
         let state = match config.state.clone() {
             Some(folder) => Some(aside(move || StateDir::open(&folder)).await??),
             None => None,
@@ -149,7 +149,7 @@ impl Engine {
             watch: Arc::clone(&watch),
             clock: Arc::clone(&clock),
         });
-        let queue = Arc::new(Queue::new(
+        let queue = Queue::new(
             queue::lanes(routes::served(&config.routes), &open, config.max_in_flight),
             Arc::clone(&store),
             Arc::clone(&attempts),
@@ -158,7 +158,8 @@ impl Engine {
             Arc::clone(&clock),
             owner.clone(),
             stop.clone(),
-        ));
+        );
+        let queue = Arc::new(queue.with_lease(config.lease));
         say_what_was_left(&routes, &open, recovered);
         let reload = Arc::new(Reload::new(
             config,
@@ -289,14 +290,16 @@ async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> 
     tokio::task::spawn_blocking(work).await.map_err(|_| StartError::BrokeOff)
 }
 
-/// Opens the store, and says what it is called, without any secret.
-async fn open_store(url: &StoreUrl) -> Result<(Arc<dyn Store>, String), StartError> {
-    let StoreUrl::Sqlite(path) = url.clone();
-    let name = path.display().to_string();
-    match aside(move || SqliteStore::open(&path)).await? {
-        Ok(store) => Ok((Arc::new(store), name)),
-        Err(source) => Err(StartError::Store { path: name, source }),
-    }
+/// Opens the store.
+async fn open_store(url: &StoreUrl, clock: &Arc<dyn Clock>) -> Result<Result<Arc<dyn Store>, StoreError>, StartError> {
+    Ok(match url.clone() {
+        StoreUrl::Sqlite(path) => {
+            aside(move || SqliteStore::open(&path)).await?.map(|store| Arc::new(store) as Arc<dyn Store>)
+        }
+        StoreUrl::Postgres(target) => {
+            PostgresStore::open(&target, Arc::clone(clock)).await.map(|store| Arc::new(store) as Arc<dyn Store>)
+        }
+    })
 }
 
 async fn listen(key: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {

@@ -15,6 +15,7 @@ mod lane;
 mod lanes;
 mod lease;
 mod order;
+mod permit;
 mod places;
 mod rate;
 mod status;
@@ -35,15 +36,16 @@ use crate::message::{AttemptRecord, Message, RouteName};
 use crate::store::{Acceptance, Accepted, Entry, Hold, KeyClaim, Lease, Owner, Selection, Store, StoreError};
 use crate::watch::Watch;
 
-pub use gate::{Permit, RetryRight, Shut};
+pub use gate::Shut;
 pub use holds::Holds;
 pub use lane::Lane;
 use lane::Waits;
 pub use lanes::{ByRoute, Lanes, lanes};
 use lease::Leases;
+pub use permit::{Permit, RetryRight};
 pub use status::{BreakerStatus, LaneStatus};
 
-/// How long a lease lasts, and how often it is prolonged while its message is attempted.
+/// How long a lease lasts unless something else is said.
 const LEASE: Duration = Duration::from_secs(30);
 /// How long the queue waits after the store failed it, at first and at most.
 const STORE_RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
@@ -58,6 +60,7 @@ pub struct Queue {
     clock: Arc<dyn Clock>,
     owner: Owner,
     leases: Leases,
+    lease_length: Duration,
     stop: CancellationToken,
     /// Attempts in flight: awaited at a shutdown, within the grace period, and then aborted.
     in_flight: TaskTracker,
@@ -99,12 +102,19 @@ impl Queue {
             clock,
             owner,
             leases: Leases::default(),
+            lease_length: LEASE,
             stop,
             in_flight: TaskTracker::new(),
             abort: CancellationToken::new(),
         };
         queue.lanes.all().values().for_each(|lane| queue.welcome(lane));
         queue
+    }
+
+    /// The same with leases of this length. They are prolonged three times in it while their messages are attempted.
+    #[must_use]
+    pub fn with_lease(self, length: Duration) -> Self {
+        Self { lease_length: length, ..self }
     }
 
     /// Has lanes for exactly these routes from now on. `open` says how many messages of each wait in the store; only
@@ -149,11 +159,11 @@ impl Queue {
     /// [`StoreError`]; the message is then not ours.
     pub async fn offer(self: &Arc<Self>, message: Message, key: Option<KeyClaim>) -> Result<Offered, StoreError> {
         let Some(lane) = self.lanes.get(&message.route) else { return Ok(Offered::Closed) };
+        let order = self.order_of(&lane, &message).await;
         let now = self.clock.now();
         let at_once = !lane.has_backlog(now)
             && self.holds.held_until(&lane.destination, now).is_none()
             && !self.stop.is_cancelled();
-        let order = self.order_of(&lane, &message).await;
         let permit = if at_once { lane.try_permit(now) } else { None };
         let entry = match permit {
             Some(_) => Entry::Leased(self.lease()),
@@ -279,6 +289,6 @@ impl Queue {
     }
 
     fn lease(&self) -> Lease {
-        Lease { owner: self.owner.clone(), until: self.clock.now().after(LEASE) }
+        Lease { owner: self.owner.clone(), until: self.clock.now().after(self.lease_length) }
     }
 }

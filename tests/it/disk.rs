@@ -112,9 +112,10 @@ fn files(folder: &Path) -> Vec<(String, Vec<u8>)> {
         .filter_map(|entry| {
             let path = entry.ok()?.path();
             let name = path.file_name()?.to_str()?.to_owned();
-            // The lock is empty, and the index of the log is made anew by whoever opens the file.
-            let kept = name.starts_with("backstop.db") && !name.ends_with(".lock") && !name.ends_with("-shm");
-            kept.then(|| (name, std::fs::read(&path).unwrap_or_default()))
+            let bytes = std::fs::read(&path).unwrap_or_default();
+            // The lock is empty; whoever opens the file makes the log's index anew, and an empty log where there is none.
+            let made = name.ends_with(".lock") || name.ends_with("-shm") || name.ends_with("-wal") && bytes.is_empty();
+            (name.starts_with("backstop.db") && !made).then_some((name, bytes))
         })
         .collect();
     files.sort();

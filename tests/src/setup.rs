@@ -156,6 +156,37 @@ impl Place {
         self
     }
 
+    /// With a wall clock that [`Place::set_clock`] sets, for the binary alone. (It is libfaketime that does it; clocks
+    /// that measure how long things take are left as they are.)
+    ///
+    /// # Panics
+    /// When libfaketime is not installed.
+    #[must_use]
+    pub fn with_a_clock_of_its_own(mut self) -> Self {
+        self.set_clock(0);
+        let library = faketime().expect("libfaketime: install it (`apt-get install libfaketime`)");
+        let clock = self.path("clock").display().to_string();
+        let settings = [
+            ("LD_PRELOAD", library.display().to_string()),
+            ("FAKETIME_TIMESTAMP_FILE", clock),
+            // Read anew whenever the time is asked for.
+            ("FAKETIME_NO_CACHE", "1".to_owned()),
+            ("FAKETIME_DONT_FAKE_MONOTONIC", "1".to_owned()),
+            ("NO_FAKE_STAT", "1".to_owned()),
+        ];
+        self.env.extend(settings.map(|(name, value)| (name.to_owned(), value)));
+        self
+    }
+
+    /// Sets the binary's own clock so many seconds ahead of the machine's.
+    ///
+    /// # Panics
+    /// When the file cannot be written that says so.
+    pub fn set_clock(&self, seconds_ahead: i64) {
+        self.write("clock.aside", format!("{seconds_ahead:+}"));
+        std::fs::rename(self.path("clock.aside"), self.path("clock")).expect("a file in the temporary folder");
+    }
+
     /// The small disk.
     ///
     /// # Panics
@@ -186,6 +217,12 @@ impl Place {
     pub async fn run(&self, arguments: &[&str]) -> Output {
         self.command().args(arguments).kill_on_drop(true).output().await.expect("the binary runs")
     }
+}
+
+/// Where Debian and its kin put libfaketime for programs of many threads.
+fn faketime() -> Option<PathBuf> {
+    let folders = std::fs::read_dir("/usr/lib").ok()?.filter_map(|entry| Some(entry.ok()?.path()));
+    folders.map(|folder| folder.join("faketime/libfaketimeMT.so.1")).find(|library| library.is_file())
 }
 
 /// `yaml` moved to stand below a key.

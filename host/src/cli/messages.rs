@@ -10,8 +10,8 @@ use serde_json::Value;
 use super::AdminArgs;
 use crate::clock::Timestamp;
 use crate::config::show_duration;
-use crate::message::{AttemptRecord, MessageId, State};
-use crate::store::Summary;
+use crate::message::{AttemptRecord, MessageId, State, Withheld};
+use crate::store::{Summary, Turn};
 
 #[derive(clap::Args, Debug)]
 pub(super) struct Messages {
@@ -142,6 +142,14 @@ impl Show {
         if let Some(ended) = summary.ended_at {
             out!("ended      {ended}");
         }
+        if let Some(key) = &summary.order_key {
+            let turn = match summary.turn {
+                Some(Turn::Behind) => ": waits for those before it",
+                Some(Turn::Now) => ": its turn",
+                None => "",
+            };
+            out!("order      {}{turn}", printable(key));
+        }
         print_request(shown.get("request").unwrap_or(&Value::Null));
         for record in &journal {
             print_attempt(record);
@@ -203,6 +211,10 @@ fn print_attempt(record: &AttemptRecord) {
     }
     for clamp in &record.clamped {
         out!("  clamped  {clamp}");
+    }
+    match record.withheld {
+        Some(Withheld::RetryBudget) => out!("  withheld by the route's retry budget, after it was due"),
+        None => {}
     }
     match &record.provenance.policy {
         Some(policy) => out!(

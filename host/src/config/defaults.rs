@@ -12,6 +12,7 @@ pub(super) const STORE: &str = "backstop.db";
 pub(super) const POLICIES: &str = "policies";
 pub(super) const STATE: &str = ".backstop";
 pub(super) const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
+pub(super) const LEASE: Duration = Duration::from_secs(30);
 pub(super) const KEEP_FINISHED: Duration = Duration::from_secs(86_400);
 pub(super) const MAX_IN_FLIGHT: usize = 4096;
 

@@ -11,9 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::Sources;
 use super::problem::Place;
-use super::resolved::{
-    Alarm, Auth, Config, Destination, Isolation, Mode, OnPolicyFailure, PolicyBinding, Route, StoreUrl,
-};
+use super::resolved::{Alarm, Auth, Config, Destination, Isolation, Mode, OnPolicyFailure, PolicyBinding, Route};
 use super::units::{show_duration, show_size};
 use crate::backoff::{Growth, Jitter};
 use crate::message::{Answer, Envelope, Fallback};
@@ -40,8 +38,7 @@ impl Config {
             None => listen,
         };
         top.insert("admin".into(), admin);
-        let StoreUrl::Sqlite(path) = &self.store;
-        top.insert("store".into(), describer.text(&root.key("store"), &format!("sqlite:{}", path.display())));
+        top.insert("store".into(), describer.text(&root.key("store"), &self.store.to_string()));
         top.insert("policies".into(), describer.text(&root.key("policies"), &self.policies.display().to_string()));
         let state = match &self.state {
             Some(folder) => describer.text(&root.key("state"), &folder.display().to_string()),
@@ -49,6 +46,7 @@ impl Config {
         };
         top.insert("state".into(), state);
         top.insert("shutdown_grace".into(), duration(self.shutdown_grace));
+        top.insert("lease".into(), duration(self.lease));
         top.insert("keep_finished".into(), duration(self.keep_finished));
         top.insert("max_in_flight".into(), self.max_in_flight.into());
         let routes = root.key("routes");

@@ -1,6 +1,8 @@
 //! The raw twin: what the file says, key by key. The JSON Schema of the configuration is made from these types, so
 //! their docs are what an editor shows.
 
+mod limits;
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -15,6 +17,7 @@ use super::limits::{OrderKey, PerSecond};
 use super::reader::{Field, Named, Shorthand};
 use super::resolved::Secret;
 use super::units::{Count, Factor, Share, Size, Written};
+pub(super) use limits::{RawBreaker, RawOnFailure, RawOrderBy, RawRate, RawRetryBudget};
 
 /// The configuration of Backstop.
 #[derive(Deserialize, JsonSchema, Default)]
@@ -26,7 +29,8 @@ pub(super) struct RawConfig {
     /// The admin API: an address, or `{listen, token}`. Default 127.0.0.1:8081. An address that others can reach
     /// needs a token.
     pub(super) admin: Field<Shorthand<Written<SocketAddr>, RawAdmin>>,
-    /// Where messages are kept: `sqlite:PATH`, relative to this file's folder. Default sqlite:backstop.db.
+    /// Where messages are kept: `sqlite:PATH`, relative to this file's folder, or, for hosts that share them,
+    /// `postgres://USER:PASSWORD@HOST:PORT/DATABASE?schema=NAME`. Default sqlite:backstop.db.
     pub(super) store: Field<String>,
     /// The folder of policies, relative to this file's folder. Default ./policies.
     pub(super) policies: Field<String>,
@@ -36,6 +40,9 @@ pub(super) struct RawConfig {
     pub(super) state: Field<String>,
     /// How long a shutdown waits for what is in flight, 0s to 1h. Default 10s.
     pub(super) shutdown_grace: Field<Written<Duration>>,
+    /// How long a host has a message to itself without saying that it still attempts it, 1s to 10m: so long do the
+    /// messages of a host that died wait for another one. Default 30s.
+    pub(super) lease: Field<Written<Duration>>,
     /// How long finished messages are kept to be looked at, 0s to 3650d. Default 24h.
     pub(super) keep_finished: Field<Written<Duration>>,
     /// Requests served at once; one more is answered 503. Default 4096.
@@ -248,68 +255,6 @@ pub(super) struct RawRetry {
     /// The retry budget: how many retries there may be for each first attempt, or `{share, reserve, window}`. A retry
     /// beyond it is made later. Default no limit.
     pub(super) budget: Field<Shorthand<Written<Share>, RawRetryBudget>>,
-}
-
-/// Attempts that may begin in a time.
-#[derive(Deserialize, JsonSchema, Default)]
-#[serde(default, deny_unknown_fields)]
-#[schemars(rename = "Rate", extend("required" = ["per_second"]))]
-pub(super) struct RawRate {
-    /// Attempts a second, 0.001 to 1000000.
-    pub(super) per_second: Field<Written<PerSecond>>,
-    /// Attempts that may begin at once after a pause, 1 to 1000000. Default a tenth of per_second, and at least 1.
-    pub(super) burst: Field<Count>,
-}
-
-/// The circuit breaker.
-#[derive(Deserialize, JsonSchema, Default)]
-#[serde(default, deny_unknown_fields)]
-#[schemars(rename = "Breaker")]
-pub(super) struct RawBreaker {
-    /// The share of attempts, those to be retried and those without an answer, at which it opens. Default 50%.
-    pub(super) failures: Field<Written<Share>>,
-    /// The window, 1s to 1h. Default 10s.
-    pub(super) window: Field<Written<Duration>>,
-    /// Attempts in the window below which it does not open, 1 to 1000000. Default 10.
-    pub(super) min_attempts: Field<Count>,
-    /// How long no attempt is made, 100ms to 24h. Default 30s.
-    pub(super) open_for: Field<Written<Duration>>,
-    /// Attempts that are then made at once, and must succeed in a row, before it closes, 1 to 1000. Default 1.
-    pub(super) probes: Field<Count>,
-}
-
-/// The retry budget.
-#[derive(Deserialize, JsonSchema, Default)]
-#[serde(default, deny_unknown_fields)]
-#[schemars(rename = "RetryBudget")]
-pub(super) struct RawRetryBudget {
-    /// Retries there may be for each first attempt in the window. Default 20%.
-    pub(super) share: Field<Written<Share>>,
-    /// Retries a second that are made whatever the traffic, 1 to 1000000. Default 10.
-    pub(super) reserve: Field<Count>,
-    /// The window, 1s to 10m. Default 10s.
-    pub(super) window: Field<Written<Duration>>,
-}
-
-/// Which messages are delivered one after the other.
-#[derive(Deserialize, JsonSchema, Default)]
-#[serde(default, deny_unknown_fields)]
-#[schemars(rename = "OrderBy", extend("required" = ["key"]))]
-pub(super) struct RawOrderBy {
-    /// Where the key is.
-    pub(super) key: Field<Written<OrderKey>>,
-    /// What becomes of the messages behind one that ends as a dead letter: they wait for a person to redrive or
-    /// discard it, or go on. Default block.
-    pub(super) on_failure: Field<RawOnFailure>,
-}
-
-/// What becomes of the messages behind one that ends as a dead letter.
-#[derive(Clone, Copy, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-#[schemars(rename = "OnFailure", inline)]
-pub(super) enum RawOnFailure {
-    Block,
-    Skip,
 }
 
 /// How delays grow.

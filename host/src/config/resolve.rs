@@ -23,9 +23,11 @@ use super::tree::Node;
 use super::units::{Count, Size, Written, show_duration, show_size};
 use super::{Sources, defaults};
 use crate::message::RouteName;
+use crate::store::PostgresTarget;
 
 const MILLISECOND: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -89,6 +91,7 @@ impl Resolver<'_> {
                 Duration::ZERO..=HOUR,
                 defaults::SHUTDOWN_GRACE,
             ),
+            lease: self.duration(&root.key("lease"), raw.lease, SECOND..=10 * MINUTE, defaults::LEASE),
             keep_finished: self.duration(
                 &root.key("keep_finished"),
                 raw.keep_finished,
@@ -148,9 +151,15 @@ impl Resolver<'_> {
             }
             Some(path) => return StoreUrl::Sqlite(self.base_dir.join(path)),
             None if lower.starts_with("postgres:") || lower.starts_with("postgresql:") => {
-                self.complain(&place, "Postgres is not in this version: write sqlite:backstop.db");
+                match PostgresTarget::parse(&text) {
+                    Ok(target) => return StoreUrl::Postgres(target),
+                    Err(invalid) => self.complain(&place, invalid.to_string()),
+                }
             }
-            None => self.complain(&place, "no such store: write sqlite:PATH, such as sqlite:backstop.db"),
+            None => self.complain(
+                &place,
+                "no such store: write sqlite:PATH, such as sqlite:backstop.db, or postgres://USER:PASSWORD@HOST/DATABASE",
+            ),
         }
         default()
     }

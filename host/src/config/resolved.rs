@@ -18,6 +18,7 @@ use url::Url;
 use super::Sources;
 use super::limits::{Breaker, Order, Rate, RetryBudget};
 use crate::message::{Envelope, Fallback, RouteName};
+use crate::store::PostgresTarget;
 
 /// Everything the host is told.
 #[derive(Clone)]
@@ -35,6 +36,8 @@ pub struct Config {
     pub state: Option<PathBuf>,
     /// How long a shutdown waits for what is in flight. Default 10 s.
     pub shutdown_grace: Duration,
+    /// How long a lease on a message lasts; it is prolonged three times in that. Default 30 s.
+    pub lease: Duration,
     /// How long finished messages are kept to be looked at. Default 24 h.
     pub keep_finished: Duration,
     /// Requests served at once by the ingress; one more is answered 503. Default 4096.
@@ -75,6 +78,18 @@ pub struct Admin {
 pub enum StoreUrl {
     /// An embedded SQLite database in this file.
     Sqlite(PathBuf),
+    /// A schema in a Postgres database, which other hosts may share.
+    Postgres(PostgresTarget),
+}
+
+impl fmt::Display for StoreUrl {
+    /// As it is written in the configuration, without the password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Sqlite(path) => write!(f, "sqlite:{}", path.display()),
+            Self::Postgres(target) => target.fmt(f),
+        }
+    }
 }
 
 /// Where a request goes and what is done when that fails.

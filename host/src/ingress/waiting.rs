@@ -168,6 +168,11 @@ impl Waiting {
             wants_answer: true,
             withheld: std::mem::take(&mut self.withheld),
         };
+        if terms.withheld
+            && let Some(lane) = self.ingress.queue.lane(&self.route.name)
+        {
+            lane.count_withheld();
+        }
         permit.begin(self.is_retry(), self.ingress.clock.now());
         // The budget has counted it: what was reserved for it is free.
         drop(right);
@@ -214,9 +219,7 @@ impl Waiting {
             }
             let right = match self.is_retry().then(|| lane.retry(now)) {
                 Some(Err(until)) => {
-                    if !std::mem::replace(&mut self.withheld, true) {
-                        lane.count_withheld();
-                    }
+                    self.withheld = true;
                     if until >= self.deadline {
                         return give_up(
                             now,

@@ -34,7 +34,7 @@ impl Queue {
     /// Claims and attempts until told to stop. Then everything in flight is given `grace` to finish; what has not is
     /// aborted and given back. Answers how many were.
     pub async fn run(self: Arc<Self>, grace: Duration) -> usize {
-        let heartbeat = self.leases.heartbeat(&self.store, &self.owner, &self.clock, super::LEASE);
+        let heartbeat = self.leases.heartbeat(&self.store, &self.owner, &self.clock, self.lease_length);
         tokio::select! {
             () = self.claim_until_stopped() => {}
             () = heartbeat => {}
@@ -44,7 +44,7 @@ impl Queue {
         tokio::select! {
             () = self.in_flight.wait() => {}
             () = self.clock.sleep(grace) => {}
-            () = self.leases.heartbeat(&self.store, &self.owner, &self.clock, super::LEASE) => {}
+            () = self.leases.heartbeat(&self.store, &self.owner, &self.clock, self.lease_length) => {}
         }
         self.abort.cancel();
         self.in_flight.wait().await;
@@ -80,7 +80,7 @@ impl Queue {
                 () = self.clock.sleep_until(look.unwrap_or(Timestamp::from_millis(0))), if look.is_some() => {}
                 () = self.lanes.agenda.news() => {}
                 () = &mut next_scan => {
-                    self.scan();
+                    self.scan().await;
                     next_scan = self.clock.sleep(SCAN_EVERY);
                 }
                 () = self.stop.cancelled() => return,
@@ -88,9 +88,13 @@ impl Queue {
         }
     }
 
-    /// Has every lane looked at: what no hint told of is found now.
-    fn scan(&self) {
+    /// Has every lane looked at: what no hint told of is found now, and so is a hold that another host wrote down.
+    async fn scan(&self) {
         let now = self.clock.now();
+        // A store that is away is found out, and complained of, when the lanes are looked at.
+        for hold in self.store.holds(now).await.unwrap_or_default() {
+            self.holds.hold(&hold.destination, hold.until);
+        }
         for name in self.lanes.all().keys() {
             self.lanes.agenda.put(name, now);
         }

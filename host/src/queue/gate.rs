@@ -13,7 +13,8 @@ use tokio::sync::futures::Notified;
 use super::agenda::Agenda;
 use super::breaker::{Came, Change, Circuit, Pass, Room};
 use super::budget::Budget;
-use super::places::{Place, Places};
+use super::permit::{Permit, RetryRight};
+use super::places::Places;
 use super::rate::Pace;
 use super::status::{BreakerStatus, LaneStatus};
 use crate::clock::{Clock, Timestamp};
@@ -54,27 +55,12 @@ struct Epoch {
     budget: u64,
 }
 
-/// The right to make one attempt on a lane. What of it is not used is given back when this is dropped.
-#[derive(Debug)]
-pub struct Permit {
-    _place: Place,
-    gate: Arc<Gate>,
-    token: Option<u64>,
-    pass: Option<Pass>,
-}
-
-/// What the gate gives: a reserved place in the rate, and what the breaker hands out.
+/// What the gate gives for one attempt: a reserved place in the rate, and what the breaker hands out.
 #[derive(Debug)]
 pub(super) struct Grant {
+    /// The epoch of the rate that it was reserved in; none where there is no rate, or when it has been used.
     token: Option<u64>,
     pass: Option<Pass>,
-}
-
-/// The right to make one retry. What the attempt itself needs is a [`Permit`]. Given back when this is dropped.
-#[derive(Debug)]
-pub struct RetryRight {
-    /// None where there is no budget.
-    reserved: Option<(Arc<Gate>, u64)>,
 }
 
 /// Why no attempt may begin.
@@ -228,7 +214,7 @@ impl Gate {
             Some(budget) => (budget.reserve(most, now), true),
             None => (most, false),
         };
-        (0..allowed).map(|_| RetryRight { reserved: right.then(|| (Arc::clone(self), epoch)) }).collect()
+        (0..allowed).map(|_| if right { RetryRight::reserved(self, epoch) } else { RetryRight::free() }).collect()
     }
 
     /// When a retry that is due may be made: `now`, or when the budget has room for it.
@@ -239,7 +225,7 @@ impl Gate {
         }
     }
 
-    /// Whether retries that are due are withheld.
+    /// Whether retries that are due are withheld from now on.
     pub(super) fn set_withholding(&self, withholding: bool) {
         let mut parts = self.parts();
         parts.withholding = withholding && parts.budget.is_some();
@@ -253,6 +239,77 @@ impl Gate {
     /// A retry is made that was withheld.
     pub(super) fn count_withheld(&self) {
         self.withheld.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// An attempt begins: the rate counts it, and the budget.
+    pub(super) fn begin(&self, grant: &mut Grant, is_retry: bool, now: Timestamp) {
+        let mut parts = self.parts();
+        let epoch = parts.epoch.pace;
+        if let Some(pace) = parts.pace.as_mut().filter(|_| grant.token.take() == Some(epoch)) {
+            pace.begin(now);
+        }
+        let Some(budget) = &mut parts.budget else { return };
+        budget.count(is_retry, now);
+        // First attempts pay for retries, and one that waits may have been paid for.
+        let is_paid = !is_retry && budget.left(now) > 0;
+        if is_paid && parts.withholding {
+            drop(parts);
+            self.look_again(now);
+        }
+    }
+
+    /// It is known of an attempt whether its destination failed.
+    pub(super) fn came_to(&self, grant: &mut Grant, failed: bool, now: Timestamp) {
+        let Some(pass) = grant.pass.take() else { return };
+        let mut parts = self.parts();
+        let Some(circuit) = &mut parts.circuit else { return };
+        let is_probe = pass.is_probe();
+        let change = circuit.leave(pass, if failed { Came::Bad } else { Came::Good }, now);
+        if let Some(change) = change {
+            self.say(change);
+        }
+        drop(parts);
+        if is_probe || change.is_some() {
+            self.look_again(now);
+        }
+    }
+
+    /// What of a grant was not used is free again.
+    pub(super) fn give_back(&self, grant: &mut Grant) {
+        if grant.token.is_none() && grant.pass.is_none() {
+            return;
+        }
+        let mut parts = self.parts();
+        let epoch = parts.epoch.pace;
+        if let Some(pace) = parts.pace.as_mut().filter(|_| grant.token.take() == Some(epoch)) {
+            pace.give_back();
+        }
+        let mut is_probe = false;
+        if let (Some(circuit), Some(pass)) = (&mut parts.circuit, grant.pass.take()) {
+            is_probe = pass.is_probe();
+            circuit.give_back(pass);
+        }
+        drop(parts);
+        if is_probe {
+            // As soon as may be: what time it is, nobody says here.
+            self.look_again(Timestamp::from_millis(0));
+        }
+    }
+
+    /// The right to a retry, reserved in that epoch, is free again.
+    pub(super) fn give_retry_back(&self, epoch: u64) {
+        let mut parts = self.parts();
+        if parts.epoch.budget == epoch
+            && let Some(budget) = &mut parts.budget
+        {
+            budget.give_back();
+        }
+    }
+
+    /// The queue, and whoever else waits, may get through.
+    fn look_again(&self, now: Timestamp) {
+        self.agenda.put(&self.route, now);
+        self.changed.notify_waiters();
     }
 
     /// How it stands, for onlookers.
@@ -299,82 +356,5 @@ impl Gate {
 
     fn parts(&self) -> MutexGuard<'_, Parts> {
         self.parts.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Permit {
-    pub(super) fn new(place: Place, gate: &Arc<Gate>, grant: Grant) -> Self {
-        Self { _place: place, gate: Arc::clone(gate), token: grant.token, pass: grant.pass }
-    }
-
-    /// The attempt begins: the rate counts it, and the budget.
-    pub fn begin(&mut self, is_retry: bool, now: Timestamp) {
-        let mut parts = self.gate.parts();
-        let epoch = parts.epoch.pace;
-        if let Some(pace) = parts.pace.as_mut().filter(|_| self.token.take() == Some(epoch)) {
-            pace.begin(now);
-        }
-        let Some(budget) = &mut parts.budget else { return };
-        budget.count(is_retry, now);
-        if parts.withholding && !is_retry && parts.budget.as_mut().is_some_and(|budget| budget.left(now) > 0) {
-            drop(parts);
-            self.gate.agenda.put(&self.gate.route, now);
-            self.gate.changed.notify_waiters();
-        }
-    }
-
-    /// The attempt is over, and it is known whether the destination failed. Its place is taken until this is dropped.
-    pub fn came_to(&mut self, failed: bool, now: Timestamp) {
-        let Some(pass) = self.pass.take() else { return };
-        let came = if failed { Came::Bad } else { Came::Good };
-        let mut parts = self.gate.parts();
-        let Some(circuit) = &mut parts.circuit else { return };
-        let was_probe = pass.is_probe();
-        let change = circuit.leave(pass, came, now);
-        if let Some(change) = change {
-            self.gate.say(change);
-        }
-        drop(parts);
-        if change.is_some() || was_probe {
-            self.gate.agenda.put(&self.gate.route, now);
-            self.gate.changed.notify_waiters();
-        }
-    }
-}
-
-impl Drop for Permit {
-    fn drop(&mut self) {
-        if self.token.is_none() && self.pass.is_none() {
-            return;
-        }
-        let mut parts = self.gate.parts();
-        let epoch = parts.epoch.pace;
-        if let Some(pace) = parts.pace.as_mut().filter(|_| self.token == Some(epoch)) {
-            pace.give_back();
-        }
-        let mut is_probe = false;
-        if let (Some(circuit), Some(pass)) = (&mut parts.circuit, self.pass.take()) {
-            is_probe = pass.is_probe();
-            circuit.give_back(pass);
-        }
-        drop(parts);
-        if is_probe {
-            // The lane is looked at as soon as may be: time is not known here.
-            self.gate.agenda.put(&self.gate.route, Timestamp::from_millis(0));
-            self.gate.changed.notify_waiters();
-        }
-    }
-}
-
-impl Drop for RetryRight {
-    fn drop(&mut self) {
-        if let Some((gate, epoch)) = &self.reserved {
-            let mut parts = gate.parts();
-            if parts.epoch.budget == *epoch
-                && let Some(budget) = &mut parts.budget
-            {
-                budget.give_back();
-            }
-        }
     }
 }

@@ -6,7 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::futures::Notified;
 
 use super::agenda::Agenda;
-use super::gate::{Gate, Permit, RetryRight, Shut};
+use super::gate::{Gate, Shut};
+use super::permit::{Permit, RetryRight};
 use super::places::{Place, Places};
 use super::status::LaneStatus;
 use crate::clock::{Clock, Timestamp};

@@ -1,10 +1,12 @@
 //! The queue's promises, on a driven clock: hours pass in milliseconds.
 
+mod gate;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::Mutex;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 
 use super::*;
 use crate::alarm::Alarms;
@@ -23,6 +25,7 @@ enum Act {
     RetryAfter(u16, u64),
     Slow(Duration),
     Silent,
+    Panic,
 }
 
 /// A vendor that follows a script, and answers 200 once it has none.
@@ -47,6 +50,7 @@ impl Transport for Vendor {
                 (200, None)
             }
             Some(Act::Silent) => std::future::pending().await,
+            Some(Act::Panic) => panic!("a vendor that brings the host down"),
         };
         let headers = retry_after.map(|seconds| (http::header::RETRY_AFTER, HeaderValue::from(seconds)));
         let outcome = Outcome::Response(Response {
@@ -162,6 +166,12 @@ impl Bench {
     }
 
     async fn offer(&self, route: &str) -> (MessageId, Offered) {
+        self.offer_in(route, None).await
+    }
+
+    /// Offers a message of the order called `key`.
+    async fn offer_in(&self, route: &str, key: Option<&'static str>) -> (MessageId, Offered) {
+        let key = key.map(|key| (http::HeaderName::from_static("x-key"), HeaderValue::from_static(key)));
         let now = self.clock.now();
         let message = Message {
             id: MessageId::new(now),
@@ -169,7 +179,7 @@ impl Bench {
             request: Arc::new(Request {
                 method: Method::POST,
                 path: String::new(),
-                headers: HeaderMap::new(),
+                headers: key.into_iter().collect(),
                 body: Bytes::new(),
             }),
             idempotency_key: None,
@@ -182,6 +192,12 @@ impl Bench {
 
     async fn accept(&self, route: &str) -> MessageId {
         let (id, offered) = self.offer(route).await;
+        assert_eq!(offered, Offered::Accepted);
+        id
+    }
+
+    async fn accept_in(&self, route: &str, key: Option<&'static str>) -> MessageId {
+        let (id, offered) = self.offer_in(route, key).await;
         assert_eq!(offered, Offered::Accepted);
         id
     }

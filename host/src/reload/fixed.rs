@@ -14,6 +14,7 @@ pub(super) struct Fixed {
     policies: PathBuf,
     state: Option<PathBuf>,
     shutdown_grace: Duration,
+    lease: Duration,
     max_in_flight: usize,
 }
 
@@ -26,6 +27,7 @@ impl Fixed {
             policies: config.policies.clone(),
             state: config.state.clone(),
             shutdown_grace: config.shutdown_grace,
+            lease: config.lease,
             max_in_flight: config.max_in_flight,
         }
     }
@@ -39,6 +41,7 @@ impl Fixed {
             ("policies", self.policies == other.policies),
             ("state", self.state == other.state),
             ("shutdown_grace", self.shutdown_grace == other.shutdown_grace),
+            ("lease", self.lease == other.lease),
             ("max_in_flight", self.max_in_flight == other.max_in_flight),
         ];
         keys.into_iter().filter(|(_, same)| !same).map(|(key, _)| key).collect()
@@ -66,6 +69,7 @@ mod tests {
             ("policies: ./others", &["policies"]),
             ("state: none", &["state"]),
             ("shutdown_grace: 1s", &["shutdown_grace"]),
+            ("lease: 5s", &["lease"]),
             ("max_in_flight: 7\nlisten: 127.0.0.1:9", &["listen", "max_in_flight"]),
             ("keep_finished: 1h", &[]),
             ("listen: 127.0.0.1:8080", &[]),

@@ -19,6 +19,7 @@ use crate::message::{Answer, AttemptRecord, Message, MessageId, Progress, RouteN
 pub(crate) struct MemoryStore {
     kept: Mutex<Kept>,
     failures: AtomicU32,
+    asked: AtomicU32,
 }
 
 #[derive(Default)]
@@ -57,6 +58,11 @@ impl MemoryStore {
     /// Whether all the failures asked for have happened.
     pub(crate) fn has_failed(&self) -> bool {
         self.failures.load(Ordering::SeqCst) == 0
+    }
+
+    /// How often a lane was asked about by a claim.
+    pub(crate) fn claims(&self) -> u32 {
+        self.asked.load(Ordering::SeqCst)
     }
 
     fn write(&self) -> Result<MutexGuard<'_, Kept>, StoreError> {
@@ -247,6 +253,7 @@ impl Store for MemoryStore {
     async fn claim_due(&self, lanes: Vec<LaneClaim>, now: Timestamp, lease: Lease) -> Result<Claimed, StoreError> {
         let mut kept = self.write()?;
         let mut claimed = Claimed::default();
+        self.asked.fetch_add(u32::try_from(lanes.len()).unwrap_or(u32::MAX), Ordering::SeqCst);
         for lane in lanes {
             let mut waiting: Vec<&mut Row> = kept
                 .rows

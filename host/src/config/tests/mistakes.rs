@@ -16,7 +16,7 @@ fn ten_mistakes_are_reported_in_one_go_in_order_of_line() {
     let text = "listen: localhost
 listn: 127.0.0.1:80
 admin: 0.0.0.0:8081
-store: postgres://me:hunter2@db/backstop
+store: mysql://db/backstop
 shutdown_grace: 10
 routes:
   orders:
@@ -100,10 +100,13 @@ fn mistakes_at_the_top() {
         ("store: 'sqlite:'", "store", "names no file"),
         ("store: 'sqlite::memory:'", "store", "on disk"),
         ("store: sqlite://backstop.db", "store", "without //"),
-        ("store: postgres://db/backstop", "store", "not in this version"),
+        ("store: postgres:///backstop", "store", "names no host"),
+        ("store: postgres://db/backstop?color=red", "store", "cannot be read"),
+        ("store: postgres://db/backstop?schema=No", "store", "schema's name"),
         ("store: mysql:x", "store", "sqlite:PATH"),
         ("policies: ''", "policies", "./policies"),
         ("shutdown_grace: 10", "shutdown_grace", "write 10s"),
+        ("lease: 0s", "lease", "from 1s to 10m"),
         ("shutdown_grace: 2h", "shutdown_grace", "from 0s to 1h"),
         ("keep_finished: 14 days", "keep_finished", "14d"),
         ("max_in_flight: 0", "max_in_flight", "from 1 to"),

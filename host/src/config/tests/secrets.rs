@@ -17,6 +17,7 @@ fn surroundings() -> Made {
 }
 
 const EVERYWHERE: &str = "
+store: postgres://app:${env:SECRET}@db.internal/app
 admin: { token: '${env:SECRET}' }
 routes:
   hook: { destination: '${env:URL}' }
@@ -66,6 +67,7 @@ fn secrets_are_in_no_debug_and_in_no_description() {
     for (what, text) in [
         ("describe", described.clone()),
         ("Config", format!("{config:#?}")),
+        ("store", format!("{:?} {}", config.store, config.store)),
         ("routes", format!("{:#?}", config.routes)),
         ("admin", format!("{:?}", config.admin)),
         ("sources", format!("{:?}", config.sources)),

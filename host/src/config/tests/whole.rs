@@ -83,6 +83,7 @@ fn one_url_is_a_route_and_everything_else_has_a_default() {
     assert_eq!(config.listen, "127.0.0.1:8080".parse().unwrap());
     assert_eq!(config.admin.listen, "127.0.0.1:8081".parse().unwrap());
     assert_eq!(config.shutdown_grace, 10 * SECOND);
+    assert_eq!(config.lease, 30 * SECOND);
     assert_eq!(config.keep_finished, 86_400 * SECOND);
     assert_eq!(config.max_in_flight, 4096);
     let route = route(&config, "orders");

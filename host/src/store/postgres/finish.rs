@@ -167,6 +167,11 @@ impl Finishes {
         Ok(answers)
     }
 
+    /// Takes note that it is not known whether this message's finish was written.
+    pub(super) fn doubt(&self, id: MessageId) {
+        self.doubts().insert(id);
+    }
+
     fn doubts(&self) -> std::sync::MutexGuard<'_, HashSet<MessageId>> {
         self.in_doubt.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -182,12 +187,11 @@ impl Work for Finishes {
 
     async fn run(&self, calls: &[EncodedFinish]) -> Vec<Result<Finished, Failure>> {
         let answers = all_or_each(calls, |calls| self.finish(calls)).await;
-        let mut doubts = self.doubts();
         for (call, answer) in calls.iter().zip(&answers) {
             match answer {
-                Ok(_) => drop(doubts.remove(&call.finish.id)),
+                Ok(_) => drop(self.doubts().remove(&call.finish.id)),
                 Err(failure) if failure.is_certain() => {}
-                Err(_) => drop(doubts.insert(call.finish.id)),
+                Err(_) => self.doubt(call.finish.id),
             }
         }
         answers

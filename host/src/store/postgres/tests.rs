@@ -6,9 +6,14 @@
 use proptest::prelude::*;
 use uuid::Uuid;
 
+use super::batches::Work;
 use super::*;
 use crate::clock::SystemClock;
-use crate::store::contract::{acceptance, keys, leases, model, orders, selections};
+use crate::store::Then;
+use crate::store::contract::{
+    accept, acceptance, at, claim_ids, delivered, finish, id, keys, lease, leased, leases, model, orders, owner,
+    queued, route, selections, stored,
+};
 
 /// A schema that is gone at the end of the test, unless that fails.
 struct Place {
@@ -21,7 +26,8 @@ impl Place {
             "BACKSTOP_TEST_POSTGRES is not set: run the tests with tests/run, which starts a Postgres for them",
         );
         let joint = if url.contains('?') { '&' } else { '?' };
-        let target = format!("{url}{joint}schema=test_{}", Uuid::now_v7().simple());
+        let name = format!("test_{}", Uuid::now_v7().simple());
+        let target = format!("{url}{joint}schema={name}&application_name={name}");
         Self { target: PostgresTarget::parse(&target).unwrap() }
     }
 
@@ -124,4 +130,204 @@ proptest! {
             place.remove().await;
         });
     }
+}
+
+/// A store that another one shares the schema with.
+async fn two(place: &Place) -> (PostgresStore, PostgresStore) {
+    (place.open().await, place.open().await)
+}
+
+#[tokio::test]
+async fn postgres_lets_many_hosts_start_at_once() {
+    let place = Place::new();
+    let stores = futures_util::future::join_all((0..6).map(|_| place.open())).await;
+    for (number, store) in (0..).zip(&stores) {
+        accept(store, queued(number, "orders", at(0))).await;
+    }
+    assert_eq!(stores[0].backlog().await.unwrap(), BTreeMap::from([("orders".to_owned(), 6)]));
+    place.remove().await;
+}
+
+#[tokio::test]
+async fn postgres_finds_again_what_it_accepted_after_it_was_closed() {
+    let place = Place::new();
+    let store = place.open().await;
+    accept(&store, queued(1, "orders", at(0))).await;
+    store.close().await.unwrap();
+    store.close().await.unwrap();
+    assert!(matches!(store.accept(queued(2, "orders", at(0))).await, Err(StoreError::Unavailable(_))));
+    assert!(matches!(store.tally().await, Err(StoreError::Unavailable(_))));
+
+    let store = place.open().await;
+    assert_eq!(claim_ids(&store, "orders", 9, at(1), lease("a", at(9))).await, [id(1)]);
+    place.remove().await;
+}
+
+#[tokio::test]
+async fn postgres_refuses_a_schema_of_a_newer_version() {
+    let place = Place::new();
+    place.open().await.close().await.unwrap();
+    place.run("UPDATE migrations SET version = 99").await;
+    let refused = PostgresStore::open(&place.target, Arc::new(SystemClock)).await;
+    let Err(StoreError::Unusable(reason)) = refused else { panic!("not refused as unusable: {refused:?}") };
+    assert!(reason.contains("newer version of Backstop (schema 99"), "{reason}");
+    place.remove().await;
+}
+
+#[tokio::test]
+async fn postgres_says_which_database_it_cannot_reach_and_not_the_password() {
+    let target = PostgresTarget::parse("postgres://app:s3cret@127.0.0.1:1/nowhere").unwrap();
+    let refused = PostgresStore::open(&target, Arc::new(SystemClock)).await.unwrap_err();
+    assert!(matches!(refused, StoreError::Unavailable(_)));
+    assert!(!format!("{refused:?} {target:?}").contains("s3cret"));
+    assert_eq!(target.to_string(), "postgres://app:***@127.0.0.1:1/nowhere?schema=backstop");
+}
+
+#[tokio::test]
+async fn postgres_gives_each_message_to_one_of_many_hosts() {
+    let place = Place::new();
+    let hosts = futures_util::future::join_all((0..4).map(|_| place.open())).await;
+    futures_util::future::join_all((0..200).map(|number| accept(&hosts[0], queued(number, "orders", at(0))))).await;
+
+    let claimers = (0..48).map(|n| {
+        let host = &hosts[n % hosts.len()];
+        async move { claim_ids(host, "orders", 5, at(1), lease(&format!("host-{n}"), at(60))).await }
+    });
+    let mut claimed: Vec<_> = futures_util::future::join_all(claimers).await.into_iter().flatten().collect();
+    // Rows that somebody else had locked are passed over; they are there the next time.
+    claimed.extend(claim_ids(&hosts[0], "orders", 200, at(1), lease("last", at(60))).await);
+
+    claimed.sort_unstable();
+    assert_eq!(claimed, (0..200).map(id).collect::<Vec<_>>(), "all are claimed, none twice");
+    place.remove().await;
+}
+
+#[tokio::test]
+async fn postgres_gives_one_of_many_hosts_the_turn_and_then_the_next() {
+    let place = Place::new();
+    let (one, other) = two(&place).await;
+    let ordered = |number| Acceptance { order: Some("alice".to_owned()), ..queued(number, "orders", at(0)) };
+    let accepted = (0..30).map(|number| {
+        let host = if number % 2 == 0 { &one } else { &other };
+        host.accept(ordered(number))
+    });
+    let accepted = futures_util::future::join_all(accepted).await;
+    assert_eq!(accepted.iter().filter(|accepted| matches!(accepted, Ok(Accepted::Stored))).count(), 1);
+    let mut delivered_by = Vec::new();
+    for host in [&one, &other].into_iter().cycle().take(30) {
+        let claimed = claim_ids(host, "orders", 9, at(1), lease("a", at(60))).await;
+        assert_eq!(claimed.len(), 1, "one at a time");
+        let finish = Finish { id: claimed[0], ..finish(0, "a", delivered(at(2))) };
+        // Meanwhile another one comes, which must neither be lost nor overtake.
+        let (finished, _) = tokio::join!(host.finish(finish), other.accept(ordered(100 + delivered_by.len() as u64)));
+        assert_eq!(finished.unwrap(), Finished::Done);
+        delivered_by.push(claimed[0]);
+    }
+    delivered_by.sort_unstable();
+    assert_eq!(delivered_by, (0..30).map(id).collect::<Vec<_>>());
+    place.remove().await;
+}
+
+#[tokio::test]
+async fn postgres_frees_a_key_that_a_host_opened_which_is_gone() {
+    let place = Place::new();
+    let (one, other) = two(&place).await;
+    let claim = |number, by| KeyClaim {
+        route: route("orders"),
+        key: "k".to_owned(),
+        fingerprint: [7; 32],
+        message: id(number),
+        owner: owner(by),
+        opened_until: at(40),
+        keep_until: at(60),
+    };
+    assert_eq!(one.open_key(claim(1, "one"), at(0)).await.unwrap(), KeyState::Fresh);
+    assert_eq!(other.open_key(claim(2, "other"), at(39)).await.unwrap(), KeyState::InFlight, "it may be alive");
+    assert_eq!(one.open_key(claim(3, "one"), at(50)).await.unwrap(), KeyState::InFlight, "it is alive");
+    assert_eq!(other.open_key(claim(4, "other"), at(40)).await.unwrap(), KeyState::Fresh);
+    place.remove().await;
+}
+
+#[tokio::test]
+async fn postgres_keeps_texts_that_it_cannot_hold_as_they_are() {
+    let place = Place::new();
+    let store = place.open().await;
+    let mut first = leased(1, "orders", lease("a", at(10)));
+    first.message.idempotency_key = Some("k\0".to_owned());
+    first.order = Some("a\0b".to_owned());
+    accept(&store, first).await;
+    let mut said = finish(1, "a", Then::End { state: State::Dead, reason: "no\0 way ␀".to_owned(), at: at(1) });
+    said.attempt.outcome.excerpt = "nul \0 byte".to_owned();
+    assert_eq!(store.finish(said.clone()).await.unwrap(), Finished::Done);
+
+    let found = stored(&store, 1).await;
+
+    assert_eq!(found.summary.reason, "no\0 way ␀");
+    assert_eq!(found.summary.order_key.as_deref(), Some("a\0b"));
+    assert_eq!(found.message.idempotency_key.as_deref(), Some("k\0"));
+    assert_eq!(found.attempts, [said.attempt]);
+    let searched = Filter { reason: Some("\0 way".to_owned()), ..Filter::default() };
+    assert_eq!(store.list(searched).await.unwrap().len(), 1);
+    place.remove().await;
+}
+
+#[tokio::test]
+async fn postgres_fails_one_bad_call_of_a_batch_alone() {
+    let place = Place::new();
+    let store = place.open().await;
+    accept(&store, queued(7, "orders", at(0))).await;
+
+    let accepted = (0..20).map(|number| store.accept(queued(number, "orders", at(0))));
+    let accepted = futures_util::future::join_all(accepted).await;
+
+    for (number, accepted) in accepted.into_iter().enumerate() {
+        assert_eq!(accepted.is_ok(), number != 7, "{number}: {accepted:?}");
+    }
+    place.remove().await;
+}
+
+#[tokio::test]
+async fn postgres_goes_on_when_its_connections_are_cut() {
+    let place = Place::new();
+    let store = place.open().await;
+    let cut = format!(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+         WHERE application_name = '{}' AND pid <> pg_backend_pid()",
+        place.target.schema()
+    );
+    for number in 0..5 {
+        accept(&store, leased(number, "orders", lease("a", at(10)))).await;
+        place.run(&cut).await;
+        // Whoever meets a cut connection is told so; what comes after finds a new one.
+        let finished = loop {
+            match store.finish(finish(number, "a", delivered(at(1)))).await {
+                Ok(finished) => break finished,
+                Err(error) => assert!(matches!(error, StoreError::Unavailable(_)), "{error:?}"),
+            }
+        };
+        assert_eq!(finished, Finished::Done);
+    }
+    place.remove().await;
+}
+
+#[tokio::test]
+async fn postgres_recognises_a_finish_whose_answer_was_lost() {
+    let place = Place::new();
+    let (store, other) = two(&place).await;
+    accept(&store, leased(1, "orders", lease("a", at(10)))).await;
+    let finishes = Finishes::new(Arc::clone(&store.connections));
+    let encoded = |finish: Finish| EncodedFinish { record: encoding::encode_attempt(&finish.attempt).unwrap(), finish };
+    let first = encoded(finish(1, "a", Then::Queue { due: at(1), route: route("orders") }));
+    assert_eq!(other.finish(first.finish.clone()).await.unwrap(), Finished::Done);
+
+    // Nothing says that this host wrote it: to repeat it is to have lost the lease.
+    assert!(matches!(finishes.run(std::slice::from_ref(&first)).await[..], [Ok(Finished::LeaseLost)]));
+
+    finishes.doubt(id(1));
+    assert!(matches!(finishes.run(std::slice::from_ref(&first)).await[..], [Ok(Finished::Done)]));
+    let mut another = finish(1, "a", delivered(at(5)));
+    another.attempt.number = 2;
+    finishes.doubt(id(1));
+    assert!(matches!(finishes.run(&[encoded(another)]).await[..], [Ok(Finished::LeaseLost)]), "it was not written");
+    place.remove().await;
 }

@@ -1,0 +1,87 @@
+//! Three hosts share one Postgres. Each message is one host's at a time, and what a host leaves behind is taken over.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use backstop_tests::{Host, Load, Postgres, Setup, Vendor, eventually};
+
+const CALLERS: usize = 6;
+const CONCURRENCY: usize = 8;
+
+async fn host(vendor: &Vendor, store: &str) -> Host {
+    let routes = format!(
+        "
+        orders:
+          destination: {vendor}
+          concurrency: {CONCURRENCY}
+          retry: {{ max_attempts: 20, min_delay: 20ms, max_delay: 200ms }}
+        "
+    );
+    Setup::routes(&routes).setting("store", store).setting("lease", "2s").start().await
+}
+
+async fn three_hosts() -> (Postgres, Vendor, [Host; 3]) {
+    let (postgres, vendor) = (Postgres::start(), Vendor::answering([]).await);
+    vendor.answers_by(Load::answer);
+    let store = postgres.database();
+    let hosts = [host(&vendor, &store).await, host(&vendor, &store).await, host(&vendor, &store).await];
+    (postgres, vendor, hosts)
+}
+
+/// Waits until so many more messages are accepted.
+async fn accepts(load: &Load, more: usize) {
+    let goal = load.accepted() + more;
+    eventually("messages to be accepted", async || (load.accepted() >= goal).then_some(())).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_hosts_share_the_work_and_no_message_is_two_hosts_at_once() {
+    let (_postgres, vendor, [one, two, three]) = three_hosts().await;
+    let load = Load::on("/r/orders");
+    load.while_sending(&[&one, &two, &three], CALLERS, accepts(&load, 600)).await;
+    let audit = load.audit(&one, &vendor).await;
+    audit.one_attempt_at_a_time();
+    assert_eq!(audit.interrupted, 0, "every lease was prolonged in time");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_hosts_one_killed_under_load_is_taken_over_from() {
+    let (_postgres, vendor, [one, two, mut three]) = three_hosts().await;
+    let load = Load::on("/r/orders");
+    let cut = async {
+        accepts(&load, 300).await;
+        three.signal("KILL").await;
+    };
+    load.while_sending(&[&one, &two, &three], CALLERS, cut).await;
+    three.exited().await;
+    // The others go on as before, and have what it left once its leases have run out.
+    load.while_sending(&[&one, &two], CALLERS, accepts(&load, 300)).await;
+    let audit = load.audit(&one, &vendor).await;
+    audit.one_attempt_at_a_time();
+    assert!(audit.interrupted > 0, "it left something behind");
+    assert!(audit.interrupted <= CONCURRENCY, "more was repeated than it had on its way: {}", audit.interrupted);
+}
+
+/// A message that comes to one host is delivered by another when the first is at its limit.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_hosts_a_backlog_of_one_is_worked_off_by_all() {
+    let (_postgres, vendor, [one, two, three]) = three_hosts().await;
+    vendor.answers_by(|_| backstop_tests::ok().after(Duration::from_millis(50)));
+    let load = Load::on("/r/orders");
+    load.send_all(&one, 300, CALLERS).await;
+    let delivers = async |host: &Host| {
+        eventually("a delivery by every host", async || {
+            (!host.log_lines(r#""transition":"delivered""#).is_empty()).then_some(())
+        })
+        .await;
+    };
+    for host in [&one, &two, &three] {
+        delivers(host).await;
+    }
+    eventually("the backlog to be worked off", async || {
+        one.messages("queued,in_flight").await.is_empty().then_some(())
+    })
+    .await;
+    let ids: BTreeSet<String> = vendor.received().iter().map(|request| request.header("backstop-message-id")).collect();
+    assert_eq!((ids.len(), vendor.received().len()), (300, 300), "each once");
+}
