@@ -187,7 +187,17 @@ impl Bench {
             progress: Progress::default(),
         };
         let id = message.id;
-        (id, self.queue.offer(message, None).await.unwrap_or(Offered::Saturated))
+        let offering = self.queue.offer(message, None);
+        tokio::pin!(offering);
+        // It may be kept waiting a moment for a permit.
+        let offered = loop {
+            tokio::select! {
+                biased;
+                offered = &mut offering => break offered,
+                () = self.clock.pass(Duration::from_millis(1)) => {}
+            }
+        };
+        (id, offered.unwrap_or(Offered::Saturated))
     }
 
     async fn accept(&self, route: &str) -> MessageId {
