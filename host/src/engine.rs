@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 use crate::admin::{self, Admin};
 use crate::alarm::Alarms;
 use crate::attempt::Attempts;
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{Clock, SteadyClock};
 use crate::config::{Config, StoreUrl};
 use crate::dispatch::{Clients, ClientsError, HttpTransport, Notifier, Transport};
 use crate::ingress::{self, Ingress};
@@ -107,7 +107,7 @@ impl Engine {
     /// [`StartError`]; nothing is then left running.
     pub async fn start(config: &Config) -> Result<Self, StartError> {
         let descriptors = Descriptors::raise();
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let clock: Arc<dyn Clock> = Arc::new(SteadyClock::start());
         let now = clock.now();
         // A name of its own for every start: what an earlier one held is free again.
         let owner = Owner(MessageId::new(now).to_string());

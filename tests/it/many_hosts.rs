@@ -66,7 +66,7 @@ async fn many_hosts_one_killed_under_load_is_taken_over_from() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_hosts_a_backlog_of_one_is_worked_off_by_all() {
     let (_postgres, vendor, [one, two, three]) = three_hosts().await;
-    vendor.answers_by(|_| backstop_tests::ok().after(Duration::from_millis(50)));
+    vendor.answers_by(|_| backstop_tests::ok().after(Duration::from_millis(300)));
     let load = Load::on("/r/orders");
     load.send_all(&one, 300, CALLERS).await;
     let delivers = async |host: &Host| {
