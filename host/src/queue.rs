@@ -47,6 +47,8 @@ pub use status::{BreakerStatus, LaneStatus};
 
 /// How long a lease lasts unless something else is said.
 const LEASE: Duration = Duration::from_secs(30);
+/// How long a message that comes in is kept waiting for a permit before it is stored without.
+const PERMIT_WITHIN: Duration = Duration::from_millis(50);
 /// How long the queue waits after the store failed it, at first and at most.
 const STORE_RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
@@ -164,7 +166,7 @@ impl Queue {
         let at_once = !lane.has_backlog(now)
             && self.holds.held_until(&lane.destination, now).is_none()
             && !self.stop.is_cancelled();
-        let permit = if at_once { lane.try_permit(now) } else { None };
+        let permit = if at_once { self.permit_soon(&lane, now).await } else { None };
         let entry = match permit {
             Some(_) => Entry::Leased(self.lease()),
             None => Entry::Queued { due: now },
@@ -178,6 +180,26 @@ impl Queue {
             None => self.expect(&lane, Waits::First, now),
         }
         Ok(offered)
+    }
+
+    /// A permit for a message that has nothing before it but attempts under way: waited for a moment, because a message
+    /// that is stored under a lease needs no claim, which costs the store more than everything else about it. That
+    /// also keeps a crowd of callers at the pace of their destination instead of building up a backlog.
+    async fn permit_soon(&self, lane: &Lane, now: Timestamp) -> Option<Permit> {
+        if let Some(permit) = lane.try_permit(now) {
+            return Some(permit);
+        }
+        // A breaker or a rate keeps it waiting longer than that.
+        if lane.route.rate.is_some() || lane.shut(now).is_some() {
+            return None;
+        }
+        let permit = tokio::select! {
+            permit = lane.permit(&*self.clock) => permit?,
+            () = self.clock.sleep(PERMIT_WITHIN) => return None,
+            () = self.stop.cancelled() => return None,
+        };
+        // Meanwhile the destination may have asked for quiet.
+        self.holds.held_until(&lane.destination, self.clock.now()).is_none().then_some(permit)
     }
 
     /// The order that the message joins, where its route has one.

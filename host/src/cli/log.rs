@@ -13,6 +13,8 @@ use tracing_subscriber::fmt::MakeWriter;
 
 /// Lines that may wait to be written.
 const WAITING: usize = 16 * 1024;
+/// How long lines gather after some have been written.
+const GATHERED_FOR: Duration = Duration::from_millis(5);
 /// How long the end of a command waits for the log to be read.
 const FLUSHED_WITHIN: Duration = Duration::from_secs(2);
 
@@ -87,6 +89,8 @@ fn write(waiting: &Receiver<Line>, lost: &AtomicU64) {
             let _ = writeln!(out, "{missed} log lines were lost: standard error is read too slowly");
         }
         let _ = out.flush();
+        // Waking this thread costs whoever logs more than the line itself: under load it is woken for many at once.
+        std::thread::park_timeout(GATHERED_FOR);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Header fields on their way through: which ones end here, and how keys are written.
 
-use http::header::{CONNECTION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
+use http::header::CONNECTION;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// Carries the message's id.
@@ -13,41 +13,47 @@ pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key
 /// What the host alone may say: fields with this prefix are dropped, whether a caller or a vendor sent them.
 pub const OWN_PREFIX: &str = "backstop-";
 
-/// Fields that concern one connection only (RFC 9110 §7.6.1), and those of a proxy's own authentication (§11.7).
-const HOP_BY_HOP: [HeaderName; 10] = [
-    CONNECTION,
-    HeaderName::from_static("proxy-connection"),
-    HeaderName::from_static("keep-alive"),
-    TE,
-    TRAILER,
-    TRANSFER_ENCODING,
-    UPGRADE,
-    PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION,
-    HeaderName::from_static("proxy-authentication-info"),
-];
+/// Whether a field concerns one connection only (RFC 9110 §7.6.1), or a proxy's own authentication (§11.7).
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection"
+            | "proxy-connection"
+            | "keep-alive"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "proxy-authentication-info"
+    )
+}
 
 /// The fields meant for the other end: `headers` without the hop-by-hop ones and those that `Connection` names.
 ///
 /// `Host` and `Content-Length` are left, as they mean something to whoever reads a message; whoever writes one sets its
 /// own.
-pub fn end_to_end(mut headers: HeaderMap) -> HeaderMap {
+pub fn end_to_end(headers: HeaderMap) -> HeaderMap {
     let named: Vec<HeaderName> = headers
         .get_all(CONNECTION)
         .iter()
         .flat_map(|field| field.as_bytes().split(|byte| *byte == b','))
         .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
         .collect();
-    for name in named.iter().chain(&HOP_BY_HOP) {
-        headers.remove(name);
-    }
-    headers
+    without(headers, |name| is_hop_by_hop(name) || named.contains(name))
 }
 
 /// `headers` without those that the host alone may set.
-pub fn without_own(mut headers: HeaderMap) -> HeaderMap {
-    let own: Vec<HeaderName> = headers.keys().filter(|name| name.as_str().starts_with(OWN_PREFIX)).cloned().collect();
-    for name in own {
+pub fn without_own(headers: HeaderMap) -> HeaderMap {
+    without(headers, |name| name.as_str().starts_with(OWN_PREFIX))
+}
+
+/// `headers` without those that `goes` names. Nearly always there are none, and looking each field over once costs far
+/// less than looking every such name up.
+fn without(mut headers: HeaderMap, goes: impl Fn(&HeaderName) -> bool) -> HeaderMap {
+    let going: Vec<HeaderName> = headers.keys().filter(|name| goes(name)).cloned().collect();
+    for name in going {
         headers.remove(name);
     }
     headers

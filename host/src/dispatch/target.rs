@@ -64,6 +64,9 @@ pub fn joined(base: &Url, path_and_query: &str) -> Result<Url, BadPath> {
         (None, None) => {}
     }
 
+    if text == base.as_str() {
+        return Ok(base.clone());
+    }
     let url = Url::parse(&text).map_err(|_| BadPath::NotAUrl)?;
     // The refusals above already exclude this; it is the property itself, checked once more where it matters.
     if !stays_below(base, &url) {
@@ -101,6 +104,9 @@ fn refuse_unsafe(path: &str, query: &str) -> Result<(), BadPath> {
 /// Whether any server could read a segment as `.` or `..`: encoded dots count as dots, encoded slashes and
 /// backslashes as slashes, and path parameters (`..;a=b`), which some servers cut off, do not count.
 fn has_dot_segment(path: &str) -> bool {
+    if !path.contains(['.', '%']) {
+        return false;
+    }
     let mut plain = path.to_ascii_lowercase();
     for (encoded, character) in [("%2e", "."), ("%2f", "/"), ("%5c", "/"), ("%3b", ";")] {
         if plain.contains(encoded) {

@@ -11,6 +11,8 @@ use crate::store::{LaneClaim, StoreError};
 
 /// The longest time between two looks at every lane, whatever the hints say.
 const SCAN_EVERY: Duration = Duration::from_secs(5);
+/// How long the queue lets a lane's permits gather, once it had to stand in line for one, before it claims again.
+const PERMITS_GATHER: Duration = Duration::from_millis(1);
 /// Messages claimed for one lane at once.
 const CLAIM_PER_LANE: usize = 64;
 /// Messages and lanes claimed in one transaction: while it lasts, nobody else writes.
@@ -224,6 +226,8 @@ impl Queue {
         self.in_flight.spawn(async move {
             tokio::select! {
                 permit = lane.permit(&*queue.clock) => {
+                    // Permits come free one by one, and a claim of one message costs nearly as much as one of many.
+                    queue.clock.sleep(PERMITS_GATHER).await;
                     lane.reserve(permit);
                     queue.lanes.agenda.put(&lane.route.name, queue.clock.now());
                 }

@@ -94,7 +94,7 @@ impl Store for SqliteStore {
     }
 
     async fn extend_lease(&self, ids: Vec<MessageId>, lease: Lease) -> Result<Vec<MessageId>, StoreError> {
-        self.writer.run(0, move |connection| claim::extend_lease(connection, ids, &lease)).await
+        self.writer.run(0, move |connection| claim::extend_lease(connection, &ids, &lease)).await
     }
 
     async fn release(&self, ids: Vec<MessageId>, owner: Owner, now: Timestamp) -> Result<(), StoreError> {
@@ -157,7 +157,8 @@ impl SqliteStore {
         let mut amended = 0;
         let mut next = Some(matching::Cursor::new(selection));
         while let Some(cursor) = next {
-            let step = self.writer.run(0, move |connection| matching::amend(connection, cursor, amendment)).await?;
+            let step =
+                self.writer.run(0, move |connection| matching::amend(connection, cursor.clone(), amendment)).await?;
             amended += step.amended;
             next = step.rest;
         }

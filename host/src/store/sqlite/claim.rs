@@ -147,7 +147,7 @@ fn next_due(connection: &Connection, lane: &LaneClaim, taken: &BTreeSet<i64>) ->
 /// [`StoreError`]
 pub(super) fn extend_lease(
     connection: &Connection,
-    ids: Vec<MessageId>,
+    ids: &[MessageId],
     lease: &Lease,
 ) -> Result<Vec<MessageId>, StoreError> {
     let mut statement = connection.prepare_cached(
@@ -156,7 +156,7 @@ pub(super) fn extend_lease(
     let mut held = Vec::with_capacity(ids.len());
     for id in ids {
         if statement.execute(params![id.as_bytes(), lease.owner.0, encoding::millis(lease.until)])? > 0 {
-            held.push(id);
+            held.push(*id);
         }
     }
     Ok(held)

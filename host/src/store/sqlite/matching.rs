@@ -52,12 +52,17 @@ fn select<T>(
             )
         };
     }
-    // Along the ids, or along the index in which every state but the most frequent has its own ids in order.
+    // Along the ids, or along the index in which every state but the most frequent has its own ids in order; those in
+    // flight are few, and sorted.
     let sql = match state {
         None => query!("JOIN requests r ON r.seq = m.seq WHERE ?5 IS NULL"),
         Some(State::Delivered) => query!("JOIN requests r ON r.seq = m.seq WHERE +m.state = ?5"),
+        Some(State::InFlight) => query!(
+            "INDEXED BY messages_leased JOIN requests r ON r.seq = m.seq WHERE m.state = 'in_flight' AND m.state = ?5"
+        ),
         Some(_) => query!(
-            "INDEXED BY messages_by_state JOIN requests r ON r.seq = m.seq WHERE m.state <> 'delivered' AND m.state = ?5"
+            "INDEXED BY messages_by_state JOIN requests r ON r.seq = m.seq
+             WHERE m.state NOT IN ('delivered', 'in_flight') AND m.state = ?5"
         ),
     };
     let before = filter.before.as_ref().map_or(&BEYOND_IDS[..], |id| id.as_bytes());
@@ -100,7 +105,7 @@ fn apply(amendment: Amendment, connection: &Connection, id: MessageId) -> Result
 }
 
 /// What of a selection is still to be amended.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Cursor {
     selection: Selection,
     /// How many more may be; none means any number.

@@ -150,10 +150,15 @@ pub(super) fn backlog(connection: &Connection) -> Result<BTreeMap<String, u64>, 
 fn count_by_route(connection: &Connection, state: State) -> Result<BTreeMap<String, u64>, StoreError> {
     const FINISHED: &str = "SELECT route FROM messages INDEXED BY messages_finished
         WHERE state IN ('delivered', 'dropped', 'discarded') AND state = ?1";
+    const IN_FLIGHT: &str = "SELECT route FROM messages INDEXED BY messages_leased
+        WHERE state = 'in_flight' AND state = ?1";
     const OTHERS: &str = "SELECT route FROM messages INDEXED BY messages_by_state
-        WHERE state <> 'delivered' AND state = ?1";
-    let finished = matches!(state, State::Delivered | State::Dropped | State::Discarded);
-    let mut statement = connection.prepare_cached(if finished { FINISHED } else { OTHERS })?;
+        WHERE state NOT IN ('delivered', 'in_flight') AND state = ?1";
+    let mut statement = connection.prepare_cached(match state {
+        State::Delivered | State::Dropped | State::Discarded => FINISHED,
+        State::InFlight => IN_FLIGHT,
+        State::Queued | State::Answered | State::Dead => OTHERS,
+    })?;
     let mut routes = statement.query([state.as_str()])?;
     // Counted here, because SQLite would sort them first.
     let mut counts: BTreeMap<String, u64> = BTreeMap::new();

@@ -1,9 +1,10 @@
 //! The one thread that writes, and its group commit.
 //!
-//! It takes what waits, up to [`Bounds::group`] jobs or [`Bounds::group_bytes`] of bodies, runs each in a savepoint
-//! of one transaction, commits once, and only then replies. So many callers share one fsync, nobody is answered
-//! before their change is on disk, and a job that fails undoes its own changes alone. When the commit itself fails
-//! (a full disk, an I/O error) every job of the group fails, and the thread goes on with the next group.
+//! It takes what waits, up to [`Bounds::group`] jobs or [`Bounds::group_bytes`] of bodies, runs it in one transaction,
+//! commits once, and only then replies. So many callers share one fsync, and nobody is answered before their change is
+//! on disk. A job that fails undoes its own changes alone: jobs hardly ever fail, so they run without savepoints, and
+//! when one does fail, the whole group is undone and run again with one for each. When the commit itself fails (a full
+//! disk, an I/O error) every job of the group fails, and the thread goes on with the next group.
 //!
 //! A caller that stops waiting does not stop its job. A claim nobody received lapses with its lease.
 
@@ -68,7 +69,7 @@ impl Writer {
     }
 
     /// Has `work` done in the next commit, and answers once that is on disk. `weight` is how many bytes of bodies it
-    /// carries.
+    /// carries. It may be done twice, the first time in vain: what it does beside the transaction must bear that.
     ///
     /// # Errors
     /// What `work` failed with; [`StoreError::Saturated`] when too much waits; [`StoreError::Unavailable`] when the
@@ -76,10 +77,10 @@ impl Writer {
     pub(super) async fn run<T, F>(&self, weight: usize, work: F) -> Result<T, StoreError>
     where
         T: Send + 'static,
-        F: FnOnce(&Connection) -> Result<T, StoreError> + Send + 'static,
+        F: FnMut(&Connection) -> Result<T, StoreError> + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
-        self.enqueue(Box::new(Task { weight, work: Some(work), result: None, reply }))?;
+        self.enqueue(Box::new(Task { weight, work, result: None, reply }))?;
         answer.await.unwrap_or_else(|_| Err(closed()))
     }
 
@@ -141,7 +142,7 @@ fn closed() -> StoreError {
 trait Job: Send {
     /// Bytes of bodies it carries.
     fn weight(&self) -> usize;
-    /// Does it; answers whether its changes are to stay. Keeps the result.
+    /// Does it; answers whether its changes are to stay. Keeps the result, in the place of an earlier one.
     fn run(&mut self, connection: &Connection) -> bool;
     /// Answers its caller: with the kept result, or with why the commit failed.
     fn reply(self: Box<Self>, committed: Result<(), Arc<rusqlite::Error>>);
@@ -149,7 +150,7 @@ trait Job: Send {
 
 struct Task<T, F> {
     weight: usize,
-    work: Option<F>,
+    work: F,
     result: Option<Result<T, StoreError>>,
     reply: oneshot::Sender<Result<T, StoreError>>,
 }
@@ -157,15 +158,14 @@ struct Task<T, F> {
 impl<T, F> Job for Task<T, F>
 where
     T: Send,
-    F: FnOnce(&Connection) -> Result<T, StoreError> + Send,
+    F: FnMut(&Connection) -> Result<T, StoreError> + Send,
 {
     fn weight(&self) -> usize {
         self.weight
     }
 
     fn run(&mut self, connection: &Connection) -> bool {
-        self.result = self.work.take().map(|work| work(connection));
-        matches!(self.result, Some(Ok(_)))
+        self.result.insert((self.work)(connection)).is_ok()
     }
 
     fn reply(self: Box<Self>, committed: Result<(), Arc<rusqlite::Error>>) {
@@ -217,7 +217,11 @@ fn serve(
 /// When nothing of the whole group is stored.
 fn commit(connection: &Connection, group: &mut [Box<dyn Job>]) -> rusqlite::Result<()> {
     step(connection, "BEGIN IMMEDIATE")?;
-    let committed = run_all(connection, group).and_then(|()| step(connection, "COMMIT"));
+    let committed = if group.iter_mut().all(|job| job.run(connection)) {
+        step(connection, "COMMIT")
+    } else {
+        one_by_one(connection, group)
+    };
     if committed.is_err() && !connection.is_autocommit() {
         // Should even this fail, the next BEGIN says so to the next group.
         let _ = step(connection, "ROLLBACK");
@@ -225,16 +229,22 @@ fn commit(connection: &Connection, group: &mut [Box<dyn Job>]) -> rusqlite::Resu
     committed
 }
 
-fn run_all(connection: &Connection, group: &mut [Box<dyn Job>]) -> rusqlite::Result<()> {
+/// Undoes what the group has done, and runs it again so that each job's changes can be undone alone.
+fn one_by_one(connection: &Connection, group: &mut [Box<dyn Job>]) -> rusqlite::Result<()> {
+    // After a grave error SQLite has ended the transaction itself.
+    if !connection.is_autocommit() {
+        step(connection, "ROLLBACK")?;
+    }
+    step(connection, "BEGIN IMMEDIATE")?;
     for job in group {
         step(connection, "SAVEPOINT job")?;
         if !job.run(connection) {
-            // After a grave error SQLite has ended the transaction itself; this then fails, and so does the group.
+            // After a grave error this fails, and so does the group.
             step(connection, "ROLLBACK TO job")?;
         }
         step(connection, "RELEASE job")?;
     }
-    Ok(())
+    step(connection, "COMMIT")
 }
 
 fn step(connection: &Connection, sql: &str) -> rusqlite::Result<()> {

@@ -49,7 +49,7 @@ fn busy(writer: &Writer) -> (mpsc::Sender<()>, impl Future<Output = Result<(), S
         let _ = wait.recv();
         Ok(())
     };
-    writer.enqueue(Box::new(Task { weight: 0, work: Some(work), result: None, reply })).unwrap();
+    writer.enqueue(Box::new(Task { weight: 0, work, result: None, reply })).unwrap();
     running.recv().unwrap();
     (go_on, async { answer.await.unwrap_or_else(|_| Err(closed())) })
 }
