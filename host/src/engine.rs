@@ -30,6 +30,7 @@ use crate::watch::Watch;
 
 /// How often what has ended long enough ago is removed, and how much of it at once.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
+const SWEEP_AT_MOST_EVERY: Duration = Duration::from_secs(1);
 const SWEEP_AT_ONCE: u32 = 500;
 
 /// A running host.
@@ -322,7 +323,8 @@ fn say_what_was_left(routes: &Routes, open: &BTreeMap<String, u64>, recovered: u
 async fn sweep(store: Arc<dyn Store>, reload: Arc<Reload>, clock: Arc<dyn Clock>, stop: CancellationToken) {
     loop {
         tokio::select! {
-            () = clock.sleep(SWEEP_EVERY) => {}
+            // What is kept for less than that need not wait for so long.
+            () = clock.sleep(reload.retention().shortest().clamp(SWEEP_AT_MOST_EVERY, SWEEP_EVERY)) => {}
             () = stop.cancelled() => return,
         }
         loop {

@@ -95,7 +95,7 @@ impl Load {
         tokio::join!(until, join_all(senders)).0
     }
 
-    /// Sends so many messages over so many connections, each until it is accepted.
+    /// Sends over so many connections until so many more messages are accepted, or a few more than that.
     pub async fn send_all(&self, host: &Host, count: usize, connections: usize) {
         let goal = self.accepted() + count;
         let senders = (0..connections).map(async |_| {
