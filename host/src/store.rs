@@ -436,6 +436,13 @@ pub struct Retention {
     pub dead: BTreeMap<RouteName, Duration>,
 }
 
+impl Retention {
+    /// The shortest of its periods.
+    pub fn shortest(&self) -> Duration {
+        self.dead.values().copied().fold(self.finished, Duration::min)
+    }
+}
+
 /// Why the store could not do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
