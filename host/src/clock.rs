@@ -4,6 +4,7 @@
 //! be replayed. Clippy refuses the ambient functions outside this file.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -91,8 +92,7 @@ pub struct SystemClock;
 #[expect(clippy::disallowed_methods, reason = "this is the one place where the ambient clock and chance are read")]
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
-        let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        Timestamp::from_millis(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX))
+        Timestamp::from_millis(u64::try_from(since_epoch().as_millis()).unwrap_or(u64::MAX))
     }
 
     async fn sleep_until(&self, moment: Timestamp) {
@@ -115,6 +115,73 @@ impl Clock for SystemClock {
     fn chance(&self) -> Chance {
         Chance::new(fastrand::f64())
     }
+}
+
+/// The clock of a running host: the wall clock, but never back.
+///
+/// A wall clock set forward is followed. One set back is not, for as long as the host runs: it goes on at the pace of
+/// the monotonic clock, so that a retry meant to come in a second comes in a second, however wrong the clock was when it
+/// was meant. What was scheduled by a clock that ran ahead waits for the true one only once the host is started anew.
+#[derive(Debug)]
+pub struct SteadyClock {
+    started: Stopwatch,
+    /// The wall clock at the start, in nanoseconds since the epoch, by the furthest it has since been ahead.
+    begun: AtomicU64,
+}
+
+impl SteadyClock {
+    /// A clock that shows what the machine's shows now.
+    pub fn start() -> Self {
+        let clock = Self { started: Stopwatch::start(), begun: AtomicU64::new(0) };
+        // Two clocks are read, one after the other: the best of a few readings leaves nothing to catch up on.
+        for _ in 0..16 {
+            clock.now();
+        }
+        clock
+    }
+
+    /// The time, when the wall clock shows `wall` and so much has passed since the start (read in this order).
+    fn read(&self, wall: Duration, since_start: Duration) -> Timestamp {
+        let nanos = |length: Duration| u64::try_from(length.as_nanos()).unwrap_or(u64::MAX);
+        let (begun, passed) = (nanos(wall.saturating_sub(since_start)), nanos(since_start));
+        let mut furthest = self.begun.load(Ordering::Relaxed);
+        if begun > furthest {
+            furthest = self.begun.fetch_max(begun, Ordering::Relaxed).max(begun);
+        }
+        Timestamp::from_millis(furthest.saturating_add(passed) / 1_000_000)
+    }
+}
+
+#[async_trait]
+impl Clock for SteadyClock {
+    fn now(&self) -> Timestamp {
+        let wall = since_epoch();
+        self.read(wall, self.started.elapsed())
+    }
+
+    async fn sleep_until(&self, moment: Timestamp) {
+        // A step is short enough that a wall clock set forward is noticed.
+        loop {
+            let left = moment.since(self.now());
+            if left.is_zero() {
+                return;
+            }
+            SystemClock.sleep(left.min(Duration::from_secs(1))).await;
+        }
+    }
+
+    async fn sleep(&self, length: Duration) {
+        SystemClock.sleep(length).await;
+    }
+
+    fn chance(&self) -> Chance {
+        SystemClock.chance()
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the one place where the ambient clock is read")]
+fn since_epoch() -> Duration {
+    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default()
 }
 
 /// How long something took, for latencies: monotonic, so it cannot run backwards.
@@ -226,6 +293,41 @@ pub(crate) mod driven {
 
         fn chance(&self) -> Chance {
             Chance::new(self.0.lock().unwrap_or_else(PoisonError::into_inner).chance)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const fn secs(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn a_wall_clock_set_forward_is_followed_and_one_set_back_is_not() {
+        let clock = SteadyClock { started: Stopwatch::start(), begun: AtomicU64::new(0) };
+        let shown = [(1000, 0), (1001, 1), (4602, 2), (1003, 3), (1004, 4), (9000, 5)]
+            .map(|(wall, passed)| clock.read(secs(wall), secs(passed)).as_millis() / 1000);
+        assert_eq!(shown, [1000, 1001, 4602, 4603, 4604, 9000]);
+    }
+
+    proptest! {
+        #[test]
+        fn a_steady_clock_takes_no_longer_than_the_monotonic_one_and_never_goes_back(
+            readings in prop::collection::vec((0_u64..1 << 40, 0_u64..1 << 30), 1..20)
+        ) {
+            let clock = SteadyClock { started: Stopwatch::start(), begun: AtomicU64::new(0) };
+            let (mut passed, mut before) = (Duration::ZERO, clock.read(Duration::ZERO, Duration::ZERO));
+            for (wall, step) in readings {
+                passed += Duration::from_millis(step);
+                let now = clock.read(Duration::from_millis(wall), passed);
+                prop_assert!(now >= before.after(Duration::from_millis(step)), "{before:?} and {step} ms, and still {now:?}");
+                before = now;
+            }
         }
     }
 }

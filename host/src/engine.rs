@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 use crate::admin::{self, Admin};
 use crate::alarm::Alarms;
 use crate::attempt::Attempts;
-use crate::clock::{Clock, SystemClock};
+use crate::clock::{Clock, SteadyClock};
 use crate::config::{Config, StoreUrl};
 use crate::dispatch::{Clients, ClientsError, HttpTransport, Notifier, Transport};
 use crate::ingress::{self, Ingress};
@@ -30,6 +30,7 @@ use crate::watch::Watch;
 
 /// How often what has ended long enough ago is removed, and how much of it at once.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
+const SWEEP_AT_MOST_EVERY: Duration = Duration::from_secs(1);
 const SWEEP_AT_ONCE: u32 = 500;
 
 /// A running host.
@@ -107,7 +108,7 @@ impl Engine {
     /// [`StartError`]; nothing is then left running.
     pub async fn start(config: &Config) -> Result<Self, StartError> {
         let descriptors = Descriptors::raise();
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let clock: Arc<dyn Clock> = Arc::new(SteadyClock::start());
         let now = clock.now();
         // A name of its own for every start: what an earlier one held is free again.
         let owner = Owner(MessageId::new(now).to_string());
@@ -322,7 +323,8 @@ fn say_what_was_left(routes: &Routes, open: &BTreeMap<String, u64>, recovered: u
 async fn sweep(store: Arc<dyn Store>, reload: Arc<Reload>, clock: Arc<dyn Clock>, stop: CancellationToken) {
     loop {
         tokio::select! {
-            () = clock.sleep(SWEEP_EVERY) => {}
+            // What is kept for less than that need not wait for so long.
+            () = clock.sleep(reload.retention().shortest().clamp(SWEEP_AT_MOST_EVERY, SWEEP_EVERY)) => {}
             () = stop.cancelled() => return,
         }
         loop {

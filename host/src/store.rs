@@ -5,6 +5,10 @@
 //!
 //! [`sqlite`] is the embedded default, for one host. Its bounds: 8192 calls that write and 256 that read may wait,
 //! and the bodies of the former may come to 256 MiB; a call beyond that is [`StoreError::Saturated`].
+//!
+//! [`postgres`] is for hosts that share their messages. Its bounds, for each host and for each of acceptances,
+//! acceptances with an idempotency key, and finishes: 8192 may wait, with bodies of 256 MiB. Of all other calls 1024
+//! may wait.
 
 #[cfg(test)]
 mod contract;
@@ -430,6 +434,13 @@ pub struct Retention {
     pub finished: Duration,
     /// Dead letters and messages answered by fallback, by route; routes not named here keep theirs.
     pub dead: BTreeMap<RouteName, Duration>,
+}
+
+impl Retention {
+    /// The shortest of its periods.
+    pub fn shortest(&self) -> Duration {
+        self.dead.values().copied().fold(self.finished, Duration::min)
+    }
 }
 
 /// Why the store could not do what was asked.

@@ -9,13 +9,13 @@ use backstop_tests::{Gate, Host, Load, Setup, Vendor, eventually, ok, status};
 const HOUR: i64 = 3600;
 const DAY: i64 = 24 * HOUR;
 
-async fn host(vendor: &Vendor) -> Host {
+async fn host(vendor: &Vendor, delay: &str) -> Host {
     let routes = format!(
         "
         orders:
           destination: {{ url: '{vendor}', timeout: 60s }}
           concurrency: 8
-          retry: {{ max_attempts: 20, max_elapsed: 365d, min_delay: 20ms, max_delay: 200ms }}
+          retry: {{ max_attempts: 20, max_elapsed: 365d, min_delay: {delay}, max_delay: {delay}, jitter: none }}
         "
     );
     Host::start_in(Setup::routes(&routes).place().with_a_clock_of_its_own()).await
@@ -25,7 +25,7 @@ async fn host(vendor: &Vendor) -> Host {
 async fn clock_set_forward_and_back_under_load_loses_nothing_and_repeats_nothing() {
     let vendor = Vendor::answering([]).await;
     vendor.answers_by(Load::answer);
-    let host = host(&vendor).await;
+    let host = host(&vendor, "100ms").await;
     let load = Load::on("/r/orders");
     for ahead in [0, HOUR, -HOUR, DAY, 0, 7 * DAY, -DAY] {
         host.place().set_clock(ahead);
@@ -43,7 +43,7 @@ async fn clock_set_forward_and_back_under_load_loses_nothing_and_repeats_nothing
 async fn clock_set_back_keeps_no_retry_waiting() {
     let gate = Gate::closed();
     let vendor = Vendor::answering([status(503).held_by(&gate), ok()]).await;
-    let host = host(&vendor).await;
+    let host = host(&vendor, "2s").await;
     host.place().set_clock(DAY);
     let id = host.accept("/r/orders", "1").await;
     vendor.receives(1).await;
@@ -60,7 +60,7 @@ async fn clock_set_back_keeps_no_retry_waiting() {
 async fn clock_set_forward_makes_no_second_attempt_beside_the_one_under_way() {
     let gate = Gate::closed();
     let vendor = Vendor::answering([ok().held_by(&gate)]).await;
-    let host = host(&vendor).await;
+    let host = host(&vendor, "2s").await;
     let id = host.accept("/r/orders", "1").await;
     vendor.receives(1).await;
     host.place().set_clock(DAY);

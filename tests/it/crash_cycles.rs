@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use backstop::clock::{Clock, SystemClock};
 use backstop_tests::load::Audit;
-use backstop_tests::{Host, Load, Setup, Vendor};
+use backstop_tests::{Host, Load, Postgres, Setup, Vendor};
 
 /// What a host may have on its way at once, and so the most that a power cut may have repeated.
 const CONCURRENCY: usize = 8;
@@ -17,6 +17,12 @@ const RUN_AT_MOST: Duration = Duration::from_millis(200);
 #[tokio::test]
 async fn crash_fifty_power_cuts_under_load_lose_nothing_on_sqlite() {
     power_cuts("sqlite:backstop.db", 50).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn crash_ten_power_cuts_under_load_lose_nothing_on_postgres() {
+    let postgres = Postgres::start();
+    power_cuts(&postgres.database(), 10).await;
 }
 
 /// Cuts the power so often, and audits what is left.
@@ -65,5 +71,5 @@ async fn host(vendor: &Vendor, store: &str) -> Host {
           retry: {{ max_attempts: 20, min_delay: 20ms, max_delay: 200ms }}
         "
     );
-    Setup::routes(&routes).setting("store", store).start().await
+    Setup::routes(&routes).setting("store", store).setting("lease", "2s").start().await
 }

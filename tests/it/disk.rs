@@ -9,6 +9,8 @@ use backstop_tests::{Host, Load, Setup, Vendor, eventually, ok};
 
 /// Callers that send at once.
 const CALLERS: usize = 4;
+/// The small disk, in KiB: what a log that is not yet checkpointed takes (16 MiB), and some room beside it.
+const DISK: u32 = 48 << 10;
 
 fn orders(vendor: &Vendor) -> Setup {
     Setup::routes(&format!(
@@ -21,11 +23,11 @@ fn orders(vendor: &Vendor) -> Setup {
     ))
 }
 
-/// A host whose database is on a disk of 16 MiB, and its load.
+/// A host whose database is on a small disk, and its load.
 async fn on_a_small_disk() -> (Vendor, Host, Load) {
     let vendor = Vendor::answering([]).await;
     vendor.answers_by(Load::answer);
-    let place = orders(&vendor).setting("store", "sqlite:disk/backstop.db").place().with_disk(16 << 10);
+    let place = orders(&vendor).setting("store", "sqlite:disk/backstop.db").place().with_disk(DISK);
     (vendor, Host::start_in(place).await, Load::on("/r/orders"))
 }
 
@@ -84,7 +86,7 @@ async fn disk_read_only_the_start_is_refused_by_name() {
 #[tokio::test]
 async fn disk_read_only_after_a_run_the_start_is_refused_and_nothing_is_lost() {
     let vendor = Vendor::answering([ok()]).await;
-    let place = orders(&vendor).setting("store", "sqlite:disk/backstop.db").place().with_disk(16 << 10);
+    let place = orders(&vendor).setting("store", "sqlite:disk/backstop.db").place().with_disk(DISK);
     let mut host = Host::start_in(place).await;
     let id = host.accept("/r/orders", "1").await;
     host.until(&id, "delivered").await;

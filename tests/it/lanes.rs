@@ -277,3 +277,31 @@ async fn lanes_a_destination_that_swallows_everything_delays_no_other() {
     assert_eq!(hole.received().len(), 4, "it still has all that it may have at once");
     assert_eq!(lane(&host, "hole").await["open"], 50);
 }
+
+#[tokio::test]
+async fn lanes_a_retry_budget_withholds_the_retries_of_callers_that_wait() {
+    let (gate, vendor) = (Gate::closed(), Vendor::answering([]).await);
+    let held = gate.clone();
+    vendor.answers_by(move |request| match request.header("backstop-attempt").as_str() {
+        "1" => status(503).held_by(&held),
+        _ => ok(),
+    });
+    let routes = format!(
+        "
+        orders:
+          destination: {vendor}
+          mode: sync
+          retry: {{ min_delay: 10ms, jitter: none, budget: {{ share: 1%, reserve: 1, window: 1s }} }}
+        "
+    );
+    let host = Host::start(&routes).await;
+    let callers = join_all((0..4).map(|_| host.post("/r/orders", "")));
+    let fail_at_once = async {
+        vendor.receives(4).await;
+        gate.open();
+    };
+    let (answers, ()) = tokio::join!(callers, fail_at_once);
+    assert!(answers.iter().all(|answer| answer.status == 200), "{answers:?}");
+    let withheld = lane(&host, "orders").await["withheld"].as_u64();
+    assert!(withheld.is_some_and(|count| (1..=3).contains(&count)), "one retry a second there is: {withheld:?}");
+}

@@ -72,7 +72,7 @@ impl Load {
             n if n % 3 == 0 && request.header("backstop-attempt") == "1" => status(503),
             _ => ok(),
         };
-        if number % 7 == 0 { reply.after(Duration::from_millis(50)) } else { reply }
+        if number.is_multiple_of(7) { reply.after(Duration::from_millis(50)) } else { reply }
     }
 
     /// Keeps sending to `hosts` in turn over so many connections until `until` is over, and answers what that says.
@@ -95,7 +95,7 @@ impl Load {
         tokio::join!(until, join_all(senders)).0
     }
 
-    /// Sends so many messages over so many connections, each until it is accepted.
+    /// Sends over so many connections until so many more messages are accepted, or a few more than that.
     pub async fn send_all(&self, host: &Host, count: usize, connections: usize) {
         let goal = self.accepted() + count;
         let senders = (0..connections).map(async |_| {
@@ -159,25 +159,31 @@ impl Load {
             request = request.header("idempotency-key", format!("key-{number}"));
         }
         let answer = Answer::try_to(request).await;
-        let mut books = self.books();
-        match answer {
-            Some(answer) if answer.status == 202 => {
-                let id = answer.json()["id"].as_str().expect("an id").to_owned();
-                books.accepted.insert(number, id);
-                return;
-            }
-            Some(answer) => books.refused.entry(answer.status).or_default().push(answer),
-            None => {}
+        if !self.books().enter(number, answer) {
+            SystemClock.sleep(PAUSE).await;
         }
-        if has_key(number) {
-            books.unanswered.push(number);
-        }
-        drop(books);
-        SystemClock.sleep(PAUSE).await;
     }
 
     fn books(&self) -> MutexGuard<'_, Books> {
         self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Books {
+    /// Enters what the sender of a message was told, if anything; false when it was not accepted.
+    fn enter(&mut self, number: u32, answer: Option<Answer>) -> bool {
+        match answer {
+            Some(answer) if answer.status == 202 => {
+                self.accepted.insert(number, answer.json()["id"].as_str().expect("an id").to_owned());
+                return true;
+            }
+            Some(answer) => self.refused.entry(answer.status).or_default().push(answer),
+            None => {}
+        }
+        if has_key(number) {
+            self.unanswered.push(number);
+        }
+        false
     }
 }
 
@@ -201,7 +207,7 @@ impl Audit {
 
 /// Refused for good by the vendor.
 fn is_refused(number: u32) -> bool {
-    number % 10 == 0
+    number.is_multiple_of(10)
 }
 
 /// Sent with an idempotency key, and again until it is answered.

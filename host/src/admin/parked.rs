@@ -23,7 +23,7 @@ pub(super) async fn list(admin: &Admin, filter: Filter) -> Result<Vec<Summary>, 
             let on_route = Filter { route: Some(route), states: vec![State::Queued], ..filter.clone() };
             found.extend(admin.store.list(on_route).await?);
             // One page is held, however many routes there are.
-            found.sort_by(|a, b| b.id.cmp(&a.id));
+            found.sort_by_key(|summary| std::cmp::Reverse(summary.id));
             found.truncate(limit);
         }
     }

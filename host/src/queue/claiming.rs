@@ -173,6 +173,7 @@ impl Queue {
     /// Claims, and starts what was claimed.
     async fn claim(self: &Arc<Self>, claim: Claim, now: Timestamp) -> Result<(), StoreError> {
         let Claim { asked, mut rights } = claim;
+        self.leases.catch_up(&self.store, &self.owner, now, self.lease_length).await;
         let claimed = match self.store.claim_due(asked, now, self.lease()).await {
             Ok(claimed) => claimed,
             Err(error) => {

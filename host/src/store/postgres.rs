@@ -53,6 +53,9 @@ pub use target::{InvalidTarget, PostgresTarget, SCHEMA};
 /// Calls that are not batched and wait for a connection; more are refused as saturated.
 const WAITING: usize = 1024;
 
+/// Calls that walk over many rows, at the same time: they leave connections to the others.
+const WALKING: usize = 3;
+
 /// How long a close waits for what is still to be written.
 const CLOSING: Duration = Duration::from_secs(15);
 
@@ -63,6 +66,7 @@ pub struct PostgresStore {
     keyed: Batches<Keyed>,
     finishes: Batches<Finishes>,
     waiting: Semaphore,
+    walking: Semaphore,
     /// What serves the batches.
     tasks: TaskTracker,
     clock: Arc<dyn Clock>,
@@ -88,6 +92,7 @@ impl PostgresStore {
             keyed: Batches::start(Keyed(Arc::clone(&connections)), &tasks),
             finishes: Batches::start(Finishes::new(Arc::clone(&connections)), &tasks),
             waiting: Semaphore::new(WAITING),
+            walking: Semaphore::new(WALKING),
             connections,
             tasks,
             clock,
@@ -99,15 +104,28 @@ impl PostgresStore {
         let _place = self.waiting.try_acquire().map_err(|_| StoreError::Saturated)?;
         Ok(call.await?)
     }
+
+    /// Runs a call that walks over many rows.
+    async fn walk<T: Send>(&self, call: impl Future<Output = Result<T, Failure>> + Send) -> Result<T, StoreError> {
+        self.call(async {
+            let _turn = self.walking.acquire().await.map_err(|_| Failure::Closed)?;
+            call.await
+        })
+        .await
+    }
 }
 
-/// One call on a connection of its own, within [`PATIENCE`] or as long as said.
+/// One call on a connection of its own, within [`PATIENCE`].
 macro_rules! call {
     ($store:expr, |$connection:ident| $work:expr) => {
-        call!($store, PATIENCE, |$connection| $work)
+        $store.call($store.connections.call(PATIENCE, |$connection| Box::pin($work))).await
     };
-    ($store:expr, $patience:expr, |$connection:ident| $work:expr) => {
-        $store.call($store.connections.call($patience, |$connection| Box::pin($work))).await
+}
+
+/// One that walks over many rows, within [`LONG_PATIENCE`].
+macro_rules! walk {
+    ($store:expr, |$connection:ident| $work:expr) => {
+        $store.walk($store.connections.call(LONG_PATIENCE, |$connection| Box::pin($work))).await
     };
 }
 
@@ -154,30 +172,30 @@ impl Store for PostgresStore {
     }
 
     async fn list(&self, filter: Filter) -> Result<Vec<Summary>, StoreError> {
-        call!(self, LONG_PATIENCE, |connection| matching::list(connection, &filter))
+        walk!(self, |connection| matching::list(connection, &filter))
     }
 
     /// A selection of more than 500 messages is redriven 500 at a time. If one of these steps fails, those before it
     /// stand.
     async fn redrive(&self, selection: Selection, now: Timestamp) -> Result<u64, StoreError> {
-        self.call(matching::amend(&self.connections, &selection, Amendment::Redrive { now })).await
+        self.walk(matching::amend(&self.connections, &selection, Amendment::Redrive { now })).await
     }
 
     /// In steps, as [`PostgresStore::redrive`] is.
     async fn discard(&self, selection: Selection, now: Timestamp) -> Result<u64, StoreError> {
-        self.call(matching::amend(&self.connections, &selection, Amendment::Discard { now })).await
+        self.walk(matching::amend(&self.connections, &selection, Amendment::Discard { now })).await
     }
 
     async fn sweep(&self, retention: Retention, now: Timestamp, limit: u32) -> Result<u64, StoreError> {
-        call!(self, LONG_PATIENCE, |connection| sweep::sweep(connection, &retention, now, limit))
+        walk!(self, |connection| sweep::sweep(connection, &retention, now, limit))
     }
 
     async fn tally(&self) -> Result<BTreeMap<(String, State), u64>, StoreError> {
-        call!(self, LONG_PATIENCE, |connection| reading::tally(connection))
+        walk!(self, |connection| reading::tally(connection))
     }
 
     async fn backlog(&self) -> Result<BTreeMap<String, u64>, StoreError> {
-        call!(self, LONG_PATIENCE, |connection| reading::backlog(connection))
+        walk!(self, |connection| reading::backlog(connection))
     }
 
     async fn holds(&self, now: Timestamp) -> Result<Vec<Hold>, StoreError> {

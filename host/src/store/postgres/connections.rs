@@ -216,10 +216,13 @@ impl Connections {
         patience: Duration,
         work: impl Fn(Connection<'a>) -> BoxFuture<'a, Result<T, Failure>> + Send + Sync,
     ) -> Result<T, Failure> {
+        let has_connection = AtomicBool::new(false);
         let attempts = async {
             let mut repeats = 0;
             loop {
+                has_connection.store(false, Ordering::Relaxed);
                 let connection = self.lend().await?;
+                has_connection.store(true, Ordering::Relaxed);
                 match work(connection).await {
                     Err(failure) if failure.is_passing() && repeats < REPEATS => {
                         repeats += 1;
@@ -236,10 +239,12 @@ impl Connections {
             result = &mut attempts => result,
             () = self.clock.sleep(patience) => Err(Failure::Late(patience)),
         };
+        // Who waited in vain for a turn knows nothing of the connections.
         if let Err(failure) = &result
+            && has_connection.load(Ordering::Relaxed)
             && !failure.spares_connection()
         {
-            self.doubt(failure);
+            self.doubt();
         }
         result
     }
@@ -322,10 +327,7 @@ impl Connections {
     }
 
     /// After a break or a silence no connection made before it is used again.
-    fn doubt(&self, failure: &Failure) {
-        if matches!(failure, Failure::Away(_) | Failure::Closed) {
-            return;
-        }
+    fn doubt(&self) {
         let mut known = lock(&self.known);
         known.generation += 1;
         known.idle.clear();
@@ -368,9 +370,18 @@ async fn drive(connection: impl Future<Output = Result<(), tokio_postgres::Error
 
 /// TLS 1.2 and 1.3 by ring, trusting what the system trusts.
 fn tls() -> Result<MakeRustlsConnect, rustls::Error> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    Ok(MakeRustlsConnect::new(builder.with_platform_verifier()?.with_no_client_auth()))
+    let builder = || {
+        rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+    };
+    let config = match builder()?.with_platform_verifier() {
+        Ok(trusting) => trusting.with_no_client_auth(),
+        Err(error) => {
+            tracing::warn!(%error, "no certificate authorities found: a database that speaks TLS will not be trusted");
+            builder()?.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth()
+        }
+    };
+    Ok(MakeRustlsConnect::new(config))
 }
 
 /// An error and what is behind it, in one line.

@@ -14,7 +14,7 @@ pub(super) enum Failure {
     #[error("the database refused: {message} ({})", .code.code())]
     Refused { code: SqlState, message: String },
     /// No answer, or none that was understood.
-    #[error("the connection to the database broke")]
+    #[error("cannot talk to the database")]
     Lost(#[source] Arc<tokio_postgres::Error>),
     /// No answer in time.
     #[error("the database did not answer within {} s", .0.as_secs())]

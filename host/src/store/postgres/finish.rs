@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
-use super::batches::{Work, all_or_each};
+use super::batches::Work;
 use super::connections::{Connection, Connections, PATIENCE};
 use super::failure::Failure;
 use super::order::{self, Member};
@@ -139,8 +139,8 @@ impl Finishes {
         Self { connections, in_doubt: Mutex::default() }
     }
 
-    /// Writes those that can be written together; the others, each in a transaction of its own.
-    async fn finish(&self, calls: &[EncodedFinish]) -> Result<Vec<Finished>, Failure> {
+    /// Writes those that can be written together; answers which were.
+    async fn write(&self, calls: &[EncodedFinish]) -> Result<HashSet<Uuid>, Failure> {
         // Rows are locked in this order everywhere, so that nobody waits for another in a circle. Of two finishes of
         // one message only one is part of this; the other finds the lease gone.
         let mut together: Vec<&EncodedFinish> = calls.iter().collect();
@@ -149,22 +149,15 @@ impl Finishes {
         let mut columns = Columns::default();
         together.iter().for_each(|call| columns.push(call));
         let columns = &columns;
-        let mut written = self
-            .connections
+        self.connections
             .call(PATIENCE, |connection| Box::pin(async move { columns.write(&connection, false).await }))
-            .await?;
-        let mut answers = Vec::with_capacity(calls.len());
-        for call in calls {
-            // Removed, so that a second one of the same message is looked at by itself.
-            answers.push(if written.remove(&uuid(call.finish.id)) {
-                Finished::Done
-            } else {
-                let was_in_doubt = self.doubts().contains(&call.finish.id);
-                let alone = |connection| Box::pin(finish_alone(connection, call, was_in_doubt)) as _;
-                self.connections.call(PATIENCE, alone).await?
-            });
-        }
-        Ok(answers)
+            .await
+    }
+
+    /// Writes one in a transaction of its own.
+    async fn write_alone(&self, call: &EncodedFinish) -> Result<Finished, Failure> {
+        let in_doubt = self.doubts().contains(&call.finish.id);
+        self.connections.call(PATIENCE, |connection| Box::pin(finish_alone(connection, call, in_doubt))).await
     }
 
     /// Takes note that it is not known whether this message's finish was written.
@@ -186,7 +179,26 @@ impl Work for Finishes {
     }
 
     async fn run(&self, calls: &[EncodedFinish]) -> Vec<Result<Finished, Failure>> {
-        let answers = all_or_each(calls, |calls| self.finish(calls)).await;
+        let mut written = match self.write(calls).await {
+            Ok(written) => written,
+            // Each alone, so that only the one fails that cannot be written.
+            Err(failure) if failure.is_about_a_row() => HashSet::new(),
+            Err(failure) => {
+                if !failure.is_certain() {
+                    calls.iter().for_each(|call| self.doubt(call.finish.id));
+                }
+                return calls.iter().map(|_| Err(failure.clone())).collect();
+            }
+        };
+        let mut answers = Vec::with_capacity(calls.len());
+        for call in calls {
+            // Removed, so that a second one of the same message is looked at by itself.
+            answers.push(if written.remove(&uuid(call.finish.id)) {
+                Ok(Finished::Done)
+            } else {
+                self.write_alone(call).await
+            });
+        }
         for (call, answer) in calls.iter().zip(&answers) {
             match answer {
                 Ok(_) => drop(self.doubts().remove(&call.finish.id)),

@@ -1,6 +1,7 @@
 //! Where the database is: `postgres://USER:PASSWORD@HOST:PORT/DATABASE?schema=NAME`.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio_postgres::Config;
@@ -15,10 +16,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// After how long unacknowledged data, and a silent peer that does not answer probes, end a connection.
 const PEER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A database and a schema in it. Shows neither in [`fmt::Debug`] nor in [`fmt::Display`] its password.
+/// A database and a schema in it. Cheap to clone. Shows neither in [`fmt::Debug`] nor in [`fmt::Display`] its password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PostgresTarget {
-    config: Config,
+    config: Arc<Config>,
     schema: String,
 }
 
@@ -66,7 +67,7 @@ impl PostgresTarget {
         }
         config.tcp_user_timeout(PEER_TIMEOUT).keepalives_idle(PEER_TIMEOUT);
         config.keepalives_interval(Duration::from_secs(3)).keepalives_retries(3);
-        Ok(Self { config, schema: schema.to_owned() })
+        Ok(Self { config: Arc::new(config), schema: schema.to_owned() })
     }
 
     /// The schema that holds the tables.
