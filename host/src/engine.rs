@@ -15,7 +15,7 @@ use tokio_util::task::TaskTracker;
 use crate::admin::{self, Admin};
 use crate::alarm::Alarms;
 use crate::attempt::Attempts;
-use crate::clock::{Clock, SteadyClock};
+use crate::clock::{Clock, SteadyClock, SystemClock};
 use crate::config::{Config, StoreUrl};
 use crate::dispatch::{Clients, ClientsError, HttpTransport, Notifier, Transport};
 use crate::ingress::{self, Ingress};
@@ -108,7 +108,11 @@ impl Engine {
     /// [`StartError`]; nothing is then left running.
     pub async fn start(config: &Config) -> Result<Self, StartError> {
         let descriptors = Descriptors::raise();
-        let clock: Arc<dyn Clock> = Arc::new(SteadyClock::start());
+        let clock: Arc<dyn Clock> = match &config.store {
+            StoreUrl::Sqlite(_) => Arc::new(SteadyClock::start()),
+            // Hosts that share a store compare their clocks: one that was wrong for a moment is to be right again.
+            StoreUrl::Postgres(_) => Arc::new(SystemClock),
+        };
         let now = clock.now();
         // A name of its own for every start: what an earlier one held is free again.
         let owner = Owner(MessageId::new(now).to_string());

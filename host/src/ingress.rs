@@ -246,11 +246,18 @@ fn unavailable(error: StoreError) -> Problem {
     tracing::error!(error = &error as &dyn std::error::Error, "the store refused a message");
     match error {
         StoreError::Saturated => Problem::new(Kind::Saturated, "the store has too much to write"),
-        StoreError::Unavailable(_) | StoreError::Unusable(_) => {
-            Problem::new(Kind::StoreUnavailable, "nothing was accepted")
-        }
+        // A shared store that breaks off in the middle of a commit may have it all the same.
+        StoreError::Unavailable(_) | StoreError::Unusable(_) => Problem::new(
+            Kind::StoreUnavailable,
+            "the store did not confirm the message: it is not accepted, and to be sent again, best under one Idempotency-Key",
+        ),
     }
     .retry_after(COME_AGAIN)
+}
+
+fn cannot_look_up(error: StoreError) -> Problem {
+    tracing::error!(error = &error as &dyn std::error::Error, "the store could not be asked for a message");
+    Problem::new(Kind::StoreUnavailable, "the message cannot be looked up now").retry_after(COME_AGAIN)
 }
 
 /// 202: the message is on disk.
@@ -301,6 +308,6 @@ async fn message_status(
             axum::Json(crate::admin::message_json(&stored, &ingress.routes)).into_response()
         }
         Ok(None) => Problem::unknown_message().answer(&instance),
-        Err(error) => unavailable(error).answer(&instance),
+        Err(error) => cannot_look_up(error).answer(&instance),
     }
 }

@@ -167,8 +167,9 @@ impl Queue {
             && self.holds.held_until(&lane.destination, now).is_none()
             && !self.stop.is_cancelled();
         let permit = if at_once { self.permit_soon(&lane, now).await } else { None };
+        let lease = self.lease();
         let entry = match permit {
-            Some(_) => Entry::Leased(self.lease()),
+            Some(_) => Entry::Leased(lease.clone()),
             None => Entry::Queued { due: now },
         };
         let acceptance = Acceptance { message: message.clone(), entry, attempts: Vec::new(), key, hold: None, order };
@@ -176,6 +177,8 @@ impl Queue {
         match permit {
             // Whoever is before it wakes the lane when it ends.
             _ if is_behind || offered != Offered::Accepted => {}
+            // The store took longer than the lease lasts: by now another host may have the message.
+            Some(_) if self.clock.now() >= lease.until => self.expect(&lane, Waits::First, lease.until),
             Some(permit) => self.start(message, lane, permit, false),
             None => self.expect(&lane, Waits::First, now),
         }
@@ -265,18 +268,25 @@ impl Queue {
         let redriving = self.in_flight.spawn(async move {
             let now = queue.clock.now();
             let redriven = queue.store.redrive(selection, now).await;
-            let lanes = queue.lanes.all();
-            match queue.store.backlog().await {
-                Ok(open) => {
-                    lanes.iter().for_each(|(name, lane)| lane.recount(open.get(name.as_str()).copied().unwrap_or(0)));
-                }
-                // The count is only a bound on intake; it is right again when the lane has been empty.
-                Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "could not count what waits"),
-            }
-            lanes.values().for_each(|lane| queue.expect(lane, Waits::First, now));
+            queue.recount().await;
+            queue.lanes.all().values().for_each(|lane| queue.expect(lane, Waits::First, now));
             redriven
         });
         redriving.await.unwrap_or_else(|broken| Err(StoreError::Unavailable(Box::new(broken))))
+    }
+
+    /// Counts what has not ended anew: other hosts that share the store add to it and take from it, and a host that
+    /// only counted what it does itself would in the end take nothing in.
+    async fn recount(&self) {
+        let lanes = self.lanes.all();
+        let before: Vec<_> = lanes.values().map(|lane| (Arc::clone(lane), lane.open())).collect();
+        match self.store.backlog().await {
+            Ok(open) => before.into_iter().for_each(|(lane, before)| {
+                lane.recount_since(before, open.get(lane.route.name.as_str()).copied().unwrap_or(0));
+            }),
+            // The count is only a bound on intake, and is taken again.
+            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "could not count what waits"),
+        }
     }
 
     /// Gives dead letters up. Those behind them in their order may go on. Goes on to its end even if the caller does not

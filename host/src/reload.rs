@@ -125,14 +125,7 @@ impl Reload {
     /// Everything that the policies refuse of it, by line; nothing is then changed.
     pub async fn apply(&self, config: &Config) -> Result<Changes, Problems> {
         let Parts { catalog, store, .. } = &self.parts;
-        loop {
-            let rebound = catalog.rebind(config.bindings()).await;
-            let rebound = rebound.map_err(|refused| refused.in_file(&config.sources))?;
-            // A policy's file that changes meanwhile is no reason to fail: what is there now is tried.
-            if catalog.adopt(rebound).await.is_ok() {
-                break;
-            }
-        }
+        // Counted first: from the new judges to the new lanes nothing is waited for.
         let open = match store.backlog().await {
             Ok(open) => open,
             Err(error) => {
@@ -141,6 +134,14 @@ impl Reload {
                 BTreeMap::new()
             }
         };
+        loop {
+            let rebound = catalog.rebind(config.bindings()).await;
+            let rebound = rebound.map_err(|refused| refused.in_file(&config.sources))?;
+            // A policy's file that changes meanwhile is no reason to fail: what is there now is tried.
+            if catalog.adopt(rebound).await.is_ok() {
+                break;
+            }
+        }
         let changes = self.swap(config, &open);
         self.tell(config, &changes, &open);
         Ok(changes)

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use http::HeaderName;
+use http::header::{AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION};
 use schemars::{Schema, json_schema};
 
 use super::units::Unit;
@@ -119,9 +120,16 @@ impl Unit for OrderKey {
 
     fn from_text(text: &str) -> Result<Self, String> {
         match text.split_once(':') {
-            Some(("header", name)) => HeaderName::try_from(name)
-                .map(Self::Header)
-                .map_err(|_| "no header field can be called that: write header:NAME, such as header:x-order-id".into()),
+            Some(("header", name)) => match HeaderName::try_from(name) {
+                // A key is stored and shown as it is.
+                Ok(AUTHORIZATION | PROXY_AUTHORIZATION | COOKIE) => {
+                    Err("a field that carries credentials is no key, since keys are shown".into())
+                }
+                Ok(name) => Ok(Self::Header(name)),
+                Err(_) => {
+                    Err("no header field can be called that: write header:NAME, such as header:x-order-id".into())
+                }
+            },
             Some(("json", pointer)) => json_pointer(pointer).map(Self::Json).ok_or_else(|| {
                 "no JSON pointer (RFC 6901): write json:/NAME, such as json:/order/id; `~0` stands for ~, `~1` for /"
                     .into()
@@ -183,7 +191,18 @@ mod tests {
             other => panic!("{other:?}"),
         };
         assert_eq!(steps("json:/a~1b/~0c//~01"), ["a/b", "~c", "", "~1"]);
-        for wrong in ["x-key", "header:", "header:a b", "json:", "json:a", "json:/~2", "json:/~", "ce:", "ce:Subject"] {
+        for wrong in [
+            "x-key",
+            "header:",
+            "header:a b",
+            "header:Cookie",
+            "json:",
+            "json:a",
+            "json:/~2",
+            "json:/~",
+            "ce:",
+            "ce:Subject",
+        ] {
             assert!(OrderKey::from_text(wrong).is_err(), "{wrong}");
         }
     }

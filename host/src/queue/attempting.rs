@@ -42,6 +42,8 @@ impl Queue {
         let then = made.then(&message, self.clock.now());
         if self.finish(&message, made, then.clone()).await == Finished::LeaseLost {
             tracing::warn!(message_id = %message.id, route = %message.route, "lease lost: another host repeats this attempt");
+            // Whoever has it now counts it, too.
+            lane.leave();
             return;
         }
         match then {
@@ -85,7 +87,8 @@ impl Queue {
             let lanes = self.lanes.all();
             let ordered = |lane: &&Arc<Lane>| lane.route.order.is_some();
             lanes.values().filter(ordered).for_each(|lane| self.expect(lane, Waits::First, now));
-        } else if lane.route.order.is_some() && lane.open() > 0 {
+        } else if lane.route.order.is_some() {
+            // Another host may have accepted the next one: what this one counts does not tell.
             self.expect(lane, Waits::First, now);
         }
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::{Lane, Permit, Queue, RetryRight, STORE_RETRY, Shut, Waits};
@@ -17,6 +18,16 @@ const PERMITS_GATHER: Duration = Duration::from_millis(1);
 const CLAIM_PER_LANE: usize = 64;
 /// Messages and lanes claimed in one transaction: while it lasts, nobody else writes.
 const CLAIM_AT_ONCE: (usize, usize) = (256, 64);
+
+/// Scans between two counts of what has not ended.
+const RECOUNT_EVERY: u32 = 12;
+
+/// What looks around beside the claiming, one look at a time.
+#[derive(Default)]
+struct LookingAround {
+    busy: AtomicBool,
+    scans: AtomicU32,
+}
 
 /// What one transaction claims: lanes, and the rights held for what is claimed there.
 #[derive(Default)]
@@ -65,6 +76,7 @@ impl Queue {
 
     async fn claim_until_stopped(self: &Arc<Self>) {
         let mut next_scan = self.clock.sleep(SCAN_EVERY);
+        let looking_around = Arc::new(LookingAround::default());
         let mut trouble = STORE_RETRY.0;
         while !self.stop.is_cancelled() {
             if let Err(error) = self.claim_due().await {
@@ -82,7 +94,7 @@ impl Queue {
                 () = self.clock.sleep_until(look.unwrap_or(Timestamp::from_millis(0))), if look.is_some() => {}
                 () = self.lanes.agenda.news() => {}
                 () = &mut next_scan => {
-                    self.scan().await;
+                    self.scan(&looking_around);
                     next_scan = self.clock.sleep(SCAN_EVERY);
                 }
                 () = self.stop.cancelled() => return,
@@ -90,15 +102,35 @@ impl Queue {
         }
     }
 
-    /// Has every lane looked at: what no hint told of is found now, and so is a hold that another host wrote down.
-    async fn scan(&self) {
+    /// Has every lane looked at: what no hint told of is found now. What other hosts wrote down is read beside it:
+    /// claiming waits for no reader.
+    fn scan(self: &Arc<Self>, looking_around: &Arc<LookingAround>) {
+        let now = self.clock.now();
+        for name in self.lanes.all().keys() {
+            self.lanes.agenda.put(name, now);
+        }
+        if looking_around.busy.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (queue, looking_around) = (Arc::clone(self), Arc::clone(looking_around));
+        self.in_flight.spawn(async move {
+            tokio::select! {
+                () = queue.look_around(&looking_around) => {}
+                () = queue.stop.cancelled() => {}
+            }
+            looking_around.busy.store(false, Ordering::Release);
+        });
+    }
+
+    /// Learns of the holds that other hosts were asked for, and now and then of how much there is in all.
+    async fn look_around(&self, looking_around: &LookingAround) {
         let now = self.clock.now();
         // A store that is away is found out, and complained of, when the lanes are looked at.
         for hold in self.store.holds(now).await.unwrap_or_default() {
             self.holds.hold(&hold.destination, hold.until);
         }
-        for name in self.lanes.all().keys() {
-            self.lanes.agenda.put(name, now);
+        if looking_around.scans.fetch_add(1, Ordering::Relaxed) % RECOUNT_EVERY == RECOUNT_EVERY - 1 {
+            self.recount().await;
         }
     }
 
@@ -174,7 +206,8 @@ impl Queue {
     async fn claim(self: &Arc<Self>, claim: Claim, now: Timestamp) -> Result<(), StoreError> {
         let Claim { asked, mut rights } = claim;
         self.leases.catch_up(&self.store, &self.owner, now, self.lease_length).await;
-        let claimed = match self.store.claim_due(asked, now, self.lease()).await {
+        let lease = self.lease();
+        let claimed = match self.store.claim_due(asked, now, lease.clone()).await {
             Ok(claimed) => claimed,
             Err(error) => {
                 for Rights { lane, .. } in rights.values() {
@@ -183,6 +216,13 @@ impl Queue {
                 return Err(error);
             }
         };
+        if self.clock.now() >= lease.until {
+            // The store took longer than the lease lasts: by now another host may have them.
+            for Rights { lane, .. } in rights.values() {
+                self.expect(lane, Waits::First, lease.until);
+            }
+            return Ok(());
+        }
         for message in claimed.messages {
             let right = rights.get_mut(&message.route);
             match right.and_then(|rights| Some((rights.permits.pop()?, rights))) {

@@ -85,6 +85,13 @@ impl Standing {
     pub(super) fn recount(&self, open: u64) {
         self.open.store(open, Ordering::Release);
     }
+
+    /// Sets the number of messages that have not ended to what the store counted, and what has come and gone here since
+    /// there were `before`.
+    fn recount_since(&self, before: u64, counted: u64) {
+        let recounted = |now: u64| Some(counted.saturating_add(now).saturating_sub(before));
+        let _ = self.open.fetch_update(Ordering::AcqRel, Ordering::Acquire, recounted);
+    }
 }
 
 impl Lane {
@@ -233,9 +240,9 @@ impl Lane {
         self.standing.open.load(Ordering::Acquire)
     }
 
-    /// Sets the number of messages that have not ended to what the store counted.
-    pub fn recount(&self, open: u64) {
-        self.standing.recount(open);
+    /// Sets the number of messages that have not ended to what the store `counted` since there were `before` here.
+    pub(super) fn recount_since(&self, before: u64, counted: u64) {
+        self.standing.recount_since(before, counted);
     }
 
     /// A message is due then: the lane is looked at no later. True when that is news.

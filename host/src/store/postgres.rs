@@ -56,6 +56,9 @@ const WAITING: usize = 1024;
 /// Calls that walk over many rows, at the same time: they leave connections to the others.
 const WALKING: usize = 3;
 
+/// Connections that messages may be accepted on at once that join an order.
+const ORDERING: usize = 3;
+
 /// How long a close waits for what is still to be written.
 const CLOSING: Duration = Duration::from_secs(15);
 
@@ -66,6 +69,7 @@ pub struct PostgresStore {
     keyed: Batches<Keyed>,
     finishes: Batches<Finishes>,
     waiting: Semaphore,
+    ordering: Semaphore,
     walking: Semaphore,
     /// What serves the batches.
     tasks: TaskTracker,
@@ -93,6 +97,7 @@ impl PostgresStore {
             finishes: Batches::start(Finishes::new(Arc::clone(&connections)), &tasks),
             waiting: Semaphore::new(WAITING),
             walking: Semaphore::new(WALKING),
+            ordering: Semaphore::new(ORDERING),
             connections,
             tasks,
             clock,
@@ -135,7 +140,15 @@ impl Store for PostgresStore {
         let encoded = EncodedAcceptance::of(acceptance)?;
         match &encoded.acceptance {
             Acceptance { order: Some(_), .. } => {
-                call!(self, |connection| accept::accept_in_order(connection, &encoded))
+                // They wait for one another on their order's row: not on all connections at once.
+                let accepting = self
+                    .connections
+                    .call(PATIENCE, |connection| Box::pin(accept::accept_in_order(connection, &encoded)));
+                self.call(async {
+                    let _turn = self.ordering.acquire().await.map_err(|_| Failure::Closed)?;
+                    accepting.await
+                })
+                .await
             }
             Acceptance { key: Some(_), .. } => self.keyed.run(encoded).await,
             _ => self.plain.run(encoded).await,

@@ -322,7 +322,7 @@ impl Connections {
         };
         // The schema's name needs no quotes (`target`).
         let schema = self.target.schema();
-        client.batch_execute(&format!("SET search_path TO {schema}; {SETTINGS}")).await?;
+        client.batch_execute(&format!("SET search_path TO \"{schema}\"; {SETTINGS}")).await?;
         Ok(client)
     }
 

@@ -140,7 +140,7 @@ async fn migrate(connection: Connection<'_>, schema: &str) -> Result<(), Failure
     } else {
         // Of hosts that start at once, one makes them and the others find them; that is all that is done outside the
         // lock. A user who may not make schemas can have one made.
-        make(&connection, &format!("CREATE SCHEMA IF NOT EXISTS {schema}")).await?;
+        make(&connection, &format!("CREATE SCHEMA IF NOT EXISTS \"{schema}\"")).await?;
         make(&connection, "CREATE TABLE IF NOT EXISTS migrations (id bigint PRIMARY KEY, version bigint NOT NULL)")
             .await?;
         connection.run("INSERT INTO migrations (id, version) VALUES (1, 0) ON CONFLICT (id) DO NOTHING").await?;

@@ -35,6 +35,10 @@ impl PostgresTarget {
     /// # Errors
     /// [`InvalidTarget`], which never quotes the URL: a password may stand anywhere in one that is malformed.
     pub fn parse(url: &str) -> Result<Self, InvalidTarget> {
+        // What stands behind the first of two would be taken for a host's name, and be shown.
+        if url.matches('@').count() > 1 {
+            return Err(InvalidTarget("has more than one @: write those in a user's name or a password as %40"));
+        }
         let (base, query) = url.split_once('?').unwrap_or((url, ""));
         let mut schema = SCHEMA;
         let mut rest = Vec::new();
@@ -47,7 +51,8 @@ impl PostgresTarget {
         }
         if !is_schema(schema) {
             return Err(InvalidTarget(
-                "the schema's name is 1 to 63 of a-z, 0-9 and '_', and starts with a letter or '_'",
+                "the schema's name is 1 to 63 of a-z, 0-9 and '_', starts with a letter or '_', and is none of the \
+                 database's own (pg_…, information_schema)",
             ));
         }
         let mut config: Config = format!("{base}?{}", rest.join("&")).parse().map_err(|_| {
@@ -89,7 +94,8 @@ impl PostgresTarget {
 fn is_schema(name: &str) -> bool {
     let first_fits = name.bytes().next().is_some_and(|b| b.is_ascii_lowercase() || b == b'_');
     let all_fit = name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
-    first_fits && all_fit && name.len() <= 63
+    let is_own = !name.starts_with("pg_") && name != "information_schema";
+    first_fits && all_fit && is_own && name.len() <= 63
 }
 
 impl fmt::Display for PostgresTarget {
@@ -169,6 +175,9 @@ mod tests {
             ("postgres:///app", "no host"),
             ("postgres://bob:s3cret@db:port/app", "cannot be read"),
             ("postgres://bob:s3cret@db/app?colour=red", "cannot be read"),
+            ("postgres://bob:p@s3cret@db/app", "more than one @"),
+            ("postgres://bob:p@x?user=s3cret@db/app", "more than one @"),
+            ("postgres://bob:s3cret@db/app?schema=pg_temp", "schema's name"),
             ("postgres://bob:s3cret@db/app?schema=", "schema's name"),
             ("postgres://bob:s3cret@db/app?schema=a\"b", "schema's name"),
         ] {

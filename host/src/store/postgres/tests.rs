@@ -43,7 +43,7 @@ impl Place {
     }
 
     async fn remove(self) {
-        self.run(&format!("DROP SCHEMA {} CASCADE", self.target.schema())).await;
+        self.run(&format!("DROP SCHEMA \"{}\" CASCADE", self.target.schema())).await;
     }
 }
 

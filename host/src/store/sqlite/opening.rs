@@ -70,7 +70,14 @@ pub(super) fn open(path: &Path) -> Result<Opened, StoreError> {
 
 /// Makes an empty file that only its owner can read, unless there is one: requests may carry credentials. SQLite
 /// gives its side files the same permissions.
+///
+/// # Errors
+/// [`StoreError::Unusable`] when there is something else than a file, which would be waited for (a pipe) or lost
+/// (a device).
 fn make_private(path: &Path) -> Result<(), StoreError> {
+    if std::fs::metadata(path).is_ok_and(|there| !there.is_file()) {
+        return Err(StoreError::Unusable(format!("{} is not a regular file", path.display())));
+    }
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(false);
     #[cfg(unix)]
