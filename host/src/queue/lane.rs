@@ -15,7 +15,7 @@ use crate::config::Route;
 use crate::store::NextDue;
 
 /// A route's lane, as the present configuration has it. What outlives a change of the configuration is its
-/// [`Standing`], which the lane before it and the lane after it share.
+/// standing, which the lane before it and the lane after it share.
 #[derive(Debug)]
 pub struct Lane {
     /// The route.
