@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::attempt::Attempts;
-use crate::clock::{Clock, Timestamp};
+use crate::clock::{Clock, Stopwatch, Timestamp};
 use crate::config::Route;
 use crate::message::{AttemptRecord, Message, RouteName};
 use crate::store::{Acceptance, Accepted, Entry, Hold, KeyClaim, Lease, Owner, Selection, Store, StoreError};
@@ -167,9 +167,9 @@ impl Queue {
             && self.holds.held_until(&lane.destination, now).is_none()
             && !self.stop.is_cancelled();
         let permit = if at_once { self.permit_soon(&lane, now).await } else { None };
-        let lease = self.lease();
+        let asked = Stopwatch::start();
         let entry = match permit {
-            Some(_) => Entry::Leased(lease.clone()),
+            Some(_) => Entry::Leased(self.lease()),
             None => Entry::Queued { due: now },
         };
         let acceptance = Acceptance { message: message.clone(), entry, attempts: Vec::new(), key, hold: None, order };
@@ -178,7 +178,7 @@ impl Queue {
             // Whoever is before it wakes the lane when it ends.
             _ if is_behind || offered != Offered::Accepted => {}
             // The store took longer than the lease lasts: by now another host may have the message.
-            Some(_) if self.clock.now() >= lease.until => self.expect(&lane, Waits::First, lease.until),
+            Some(_) if asked.elapsed() >= self.lease_length => self.expect(&lane, Waits::First, self.clock.now()),
             Some(permit) => self.start(message, lane, permit, false),
             None => self.expect(&lane, Waits::First, now),
         }

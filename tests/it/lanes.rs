@@ -36,7 +36,7 @@ async fn until_breaker(host: &Host, route: &str, state: &str) {
 }
 
 /// POSTs a message that belongs to the order called `key`, and returns its id.
-async fn accept_in(host: &Host, route: &str, key: &str, body: &str) -> String {
+pub(crate) async fn accept_in(host: &Host, route: &str, key: &str, body: &str) -> String {
     let request = host.request(Method::POST, &format!("/r/{route}")).header("x-key", key).body(body.to_owned());
     let answer = request.send().await.expect("an answer");
     assert_eq!(answer.status(), 202);

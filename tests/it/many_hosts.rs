@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use backstop_tests::{Host, Load, Postgres, Setup, Vendor, eventually};
+use backstop_tests::{Gate, Host, Load, Postgres, Setup, Vendor, eventually, ok};
+
+use crate::lanes::accept_in;
 
 const CALLERS: usize = 6;
 const CONCURRENCY: usize = 8;
@@ -86,4 +88,29 @@ async fn many_hosts_a_backlog_of_one_is_worked_off_by_all() {
     let ids: BTreeSet<String> = vendor.received().iter().map(|request| request.header("backstop-message-id")).collect();
     let sent = load.accepted();
     assert_eq!((ids.len(), vendor.received().len()), (sent, sent), "each once");
+}
+
+/// What waits behind another message of its order goes on as soon as that one ends, whichever host accepted it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_hosts_an_order_goes_on_at_a_host_that_accepted_none_of_it() {
+    let (postgres, vendor, gate) = (Postgres::start(), Vendor::answering([]).await, Gate::closed());
+    let held = gate.clone();
+    vendor.answers_by(move |_| ok().held_by(&held));
+    let routes = format!("orders: {{ destination: '{vendor}', order_by: 'header:x-key' }}");
+    let store = postgres.database();
+    let start = async || Setup::routes(&routes).setting("store", &store).setting("lease", "1s").start().await;
+    let (mut one, two) = (start().await, start().await);
+    let mut ids = Vec::new();
+    for number in 0..30 {
+        ids.push(accept_in(&one, "orders", "k", &number.to_string()).await);
+    }
+    one.signal("KILL").await;
+    one.exited().await;
+    gate.open();
+    // At one message for each scan, which is every 5 s, this would take longer than is waited for.
+    two.until(&ids[29], "delivered").await;
+    let mut numbers: Vec<u32> =
+        vendor.received().iter().map(|request| request.text().parse().expect("a number")).collect();
+    numbers.dedup();
+    assert_eq!(numbers, (0..30).collect::<Vec<_>>());
 }

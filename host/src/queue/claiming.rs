@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use super::{Lane, Permit, Queue, RetryRight, STORE_RETRY, Shut, Waits};
-use crate::clock::Timestamp;
+use crate::clock::{Stopwatch, Timestamp};
 use crate::message::RouteName;
 use crate::store::{LaneClaim, StoreError};
 
@@ -206,8 +206,8 @@ impl Queue {
     async fn claim(self: &Arc<Self>, claim: Claim, now: Timestamp) -> Result<(), StoreError> {
         let Claim { asked, mut rights } = claim;
         self.leases.catch_up(&self.store, &self.owner, now, self.lease_length).await;
-        let lease = self.lease();
-        let claimed = match self.store.claim_due(asked, now, lease.clone()).await {
+        let asking = Stopwatch::start();
+        let claimed = match self.store.claim_due(asked, now, self.lease()).await {
             Ok(claimed) => claimed,
             Err(error) => {
                 for Rights { lane, .. } in rights.values() {
@@ -216,10 +216,10 @@ impl Queue {
                 return Err(error);
             }
         };
-        if self.clock.now() >= lease.until {
+        if asking.elapsed() >= self.lease_length {
             // The store took longer than the lease lasts: by now another host may have them.
             for Rights { lane, .. } in rights.values() {
-                self.expect(lane, Waits::First, lease.until);
+                self.expect(lane, Waits::First, self.clock.now());
             }
             return Ok(());
         }

@@ -464,3 +464,13 @@ async fn a_route_that_is_disabled_takes_nothing_in_and_attempts_nothing() {
     bench.queue.set_routes(&[plain("a")], &BTreeMap::new());
     bench.until(id, State::Delivered).await;
 }
+
+#[tokio::test]
+async fn what_other_hosts_end_is_counted_off() {
+    let bench = Bench::with(vec![plain("a")]).await;
+    let name = RouteName::new("a").unwrap();
+    let lane = bench.queue.lane(&name).unwrap();
+    // Another host accepted these, and this one counted them when it started; the other one has ended them since.
+    (0..7).for_each(|_| lane.enter_anyway());
+    bench.clock.until("the count to be taken anew", || lane.open() == 0).await;
+}
