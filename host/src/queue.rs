@@ -299,11 +299,16 @@ impl Queue {
         let discarding = self.in_flight.spawn(async move {
             let now = queue.clock.now();
             let discarded = queue.store.discard(selection, now).await;
-            let ordered = |lane: &&Arc<Lane>| lane.route.order.is_some();
-            queue.lanes.all().values().filter(ordered).for_each(|lane| queue.expect(lane, Waits::First, now));
+            queue.look_at_orders(now);
             discarded
         });
         discarding.await.unwrap_or_else(|broken| Err(StoreError::Unavailable(Box::new(broken))))
+    }
+
+    /// Has every lane looked at where messages wait for their turn: one of them may have it now.
+    fn look_at_orders(&self, now: Timestamp) {
+        let ordered = |lane: &&Arc<Lane>| lane.route.order.is_some();
+        self.lanes.all().values().filter(ordered).for_each(|lane| self.expect(lane, Waits::First, now));
     }
 
     /// Has the lane looked at when something is due there.

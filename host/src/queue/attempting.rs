@@ -84,9 +84,7 @@ impl Queue {
     fn let_next(&self, message: &Message, lane: &Lane) {
         let now = self.clock.now();
         if message.progress.hops > 0 {
-            let lanes = self.lanes.all();
-            let ordered = |lane: &&Arc<Lane>| lane.route.order.is_some();
-            lanes.values().filter(ordered).for_each(|lane| self.expect(lane, Waits::First, now));
+            self.look_at_orders(now);
         } else if lane.route.order.is_some() {
             // Another host may have accepted the next one: what this one counts does not tell.
             self.expect(lane, Waits::First, now);

@@ -9,6 +9,24 @@ use super::{Acceptance, Entry, Finish, StoreError, Then, Turn};
 use crate::clock::Timestamp;
 use crate::message::{AttemptRecord, RouteName, State};
 
+/// The columns that both stores read a message from, of `messages m` and `requests r`.
+macro_rules! message_columns {
+    () => {
+        "m.id, m.route, m.idempotency_key, m.accepted_at, m.attempts, m.journal, m.started_at, m.previous_delay_ns,
+         m.reauthenticated, m.hops, r.method, r.path, r.headers, r.body"
+    };
+}
+pub(super) use message_columns;
+
+/// The columns that both stores read a line of a list from, of `messages m` and `requests r`.
+macro_rules! summary_columns {
+    () => {
+        "m.id, m.route, m.state, m.reason, m.journal, r.method, r.path, m.accepted_at, m.due_at, m.ended_at,
+         m.order_key, m.turn"
+    };
+}
+pub(super) use summary_columns;
+
 /// The column `turn`: in no order, or out of it.
 pub(super) const TURN_NONE: i64 = 0;
 /// The one that may be attempted; dead, it keeps the others waiting.
@@ -129,6 +147,11 @@ pub(super) fn state(name: &str) -> Result<State, StoreError> {
 /// A moment as a column holds it.
 pub(super) fn millis(moment: Timestamp) -> i64 {
     i64::try_from(moment.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// What ended before this has been kept for `keep`.
+pub(super) fn before(now: Timestamp, keep: Duration) -> i64 {
+    millis(now).saturating_sub(i64::try_from(keep.as_millis()).unwrap_or(i64::MAX))
 }
 
 /// A moment from its column. None before the epoch is ever written.

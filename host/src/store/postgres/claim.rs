@@ -42,7 +42,7 @@ const CLAIM: &str = concat!(
      FROM picked AS p LEFT JOIN requests AS r ON r.id = p.id
      WHERE m.id = p.id
      RETURNING m.due_at, m.lines, p.lapsed, ",
-    rows::message_columns!()
+    encoding::message_columns!()
 );
 
 /// When the next messages of each lane are due, those just taken (`$2`) apart.

@@ -11,7 +11,7 @@ use super::finish;
 use super::order::{self, Member};
 use super::rows::{self, text, uuid};
 use crate::message::{MessageId, State};
-use crate::store::encoding::millis;
+use crate::store::encoding::{self, millis};
 use crate::store::selecting::{Amendment, STEP, page};
 use crate::store::{Filter, Selection, Summary};
 
@@ -49,7 +49,7 @@ async fn select(
         ($which:literal) => {
             concat!(
                 "SELECT ",
-                rows::summary_columns!(),
+                encoding::summary_columns!(),
                 " FROM messages AS m JOIN requests AS r ON r.id = m.id WHERE ",
                 $which,
                 " AND m.id < $1 AND ($2::text IS NULL OR m.route = $2)

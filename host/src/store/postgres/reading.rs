@@ -18,7 +18,7 @@ pub(super) async fn message(connection: Connection<'_>, id: MessageId) -> Result
     const MESSAGE: &str = concat!(
         "SELECT m.state, m.reason, m.due_at, m.ended_at, m.order_key, m.turn,
              array(SELECT record FROM attempts AS a WHERE a.id = m.id ORDER BY ordinal) AS records, ",
-        rows::message_columns!(),
+        encoding::message_columns!(),
         " FROM messages AS m LEFT JOIN requests AS r ON r.id = m.id WHERE m.id = $1"
     );
     let Some(row) = connection.query_opt(MESSAGE, &[&uuid(id)]).await? else { return Ok(None) };

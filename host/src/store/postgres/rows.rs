@@ -16,25 +16,7 @@ use crate::message::{Message, MessageId, Progress, Request, RouteName};
 use crate::store::Summary;
 use crate::store::encoding::{self, timestamp, unreadable};
 
-/// The columns that [`message`] reads, of `messages m` and `requests r`.
-macro_rules! message_columns {
-    () => {
-        "m.id, m.route, m.idempotency_key, m.accepted_at, m.attempts, m.journal, m.started_at, m.previous_delay_ns,
-         m.reauthenticated, m.hops, r.method, r.path, r.headers, r.body"
-    };
-}
-pub(super) use message_columns;
-
-/// The columns that [`summary`] reads, of `messages m` and `requests r`.
-macro_rules! summary_columns {
-    () => {
-        "m.id, m.route, m.state, m.reason, m.journal, r.method, r.path, m.accepted_at, m.due_at, m.ended_at,
-         m.order_key, m.turn"
-    };
-}
-pub(super) use summary_columns;
-
-/// A message from [`message_columns`].
+/// A message from `encoding::message_columns`.
 ///
 /// # Errors
 /// [`Failure::Unusable`]
@@ -64,7 +46,7 @@ pub(super) fn message(row: &Row) -> Result<Message, Failure> {
     })
 }
 
-/// A line of a list from [`summary_columns`].
+/// A line of a list from `encoding::summary_columns`.
 ///
 /// # Errors
 /// [`Failure::Unusable`]

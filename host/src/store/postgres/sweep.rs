@@ -1,7 +1,5 @@
 //! Removing what need not be kept longer, a little at a time. Hosts that sweep at once pass over each other's rows.
 
-use std::time::Duration;
-
 use uuid::Uuid;
 
 use super::connections::Connection;
@@ -9,7 +7,7 @@ use super::failure::Failure;
 use super::{finish, order, rows};
 use crate::clock::Timestamp;
 use crate::store::Retention;
-use crate::store::encoding::millis;
+use crate::store::encoding::{self, millis};
 
 /// Removes the messages that `$found` names, with what belongs to them. One that has a turn in an order is left.
 macro_rules! remove {
@@ -41,12 +39,12 @@ pub(super) async fn sweep(
     limit: u32,
 ) -> Result<u64, Failure> {
     let mut left = i64::from(limit);
-    let cutoff = before(now, retention.finished);
+    let cutoff = encoding::before(now, retention.finished);
     for state in ["delivered", "dropped", "discarded"] {
         left -= count(connection.query(FINISHED, &[&state, &cutoff, &left]).await?.len());
     }
     for (route, keep) in &retention.dead {
-        let cutoff = before(now, *keep);
+        let cutoff = encoding::before(now, *keep);
         for state in ["answered", "dead"] {
             left -= count(connection.query(ASIDE, &[&state, &cutoff, &left, &route.as_str()]).await?.len());
         }
@@ -87,11 +85,6 @@ async fn remove_from_orders(connection: &Connection<'_>, route: &str, cutoff: i6
         connection.commit().await?;
     }
     Ok(removed)
-}
-
-fn before(now: Timestamp, keep: Duration) -> i64 {
-    let keep = i64::try_from(keep.as_millis()).unwrap_or(i64::MAX);
-    millis(now).saturating_sub(keep)
 }
 
 fn count(rows: usize) -> i64 {

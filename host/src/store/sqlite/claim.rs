@@ -107,7 +107,7 @@ fn take(connection: &Connection, due: &Due, now: Timestamp, lease: &Lease) -> Re
 fn load(connection: &Connection, seq: i64) -> Result<Message, StoreError> {
     let mut statement = connection.prepare_cached(concat!(
         "SELECT ",
-        rows::message_columns!(),
+        encoding::message_columns!(),
         " FROM messages m JOIN requests r ON r.seq = m.seq WHERE m.seq = ?1"
     ))?;
     let message = statement.query_row([seq], |row| Ok(rows::message(row))).optional()?;

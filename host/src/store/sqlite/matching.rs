@@ -44,7 +44,7 @@ fn select<T>(
         ($which:literal) => {
             concat!(
                 "SELECT ",
-                rows::summary_columns!(),
+                encoding::summary_columns!(),
                 " FROM messages m ",
                 $which,
                 " AND m.id < ?1 AND (?2 IS NULL OR m.route = ?2) AND (?3 IS NULL OR instr(m.reason, ?3) > 0)

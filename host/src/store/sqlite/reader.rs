@@ -99,7 +99,7 @@ pub(super) fn message(connection: &Connection, id: MessageId) -> Result<Option<S
     let head = connection
         .prepare_cached(concat!(
             "SELECT ",
-            rows::summary_columns!(),
+            encoding::summary_columns!(),
             ", m.seq FROM messages m JOIN requests r ON r.seq = m.seq WHERE m.id = ?1"
         ))?
         .query_row([id.as_bytes()], |row| Ok((rows::summary(row), row.get::<_, i64>(12)?)))
@@ -108,7 +108,7 @@ pub(super) fn message(connection: &Connection, id: MessageId) -> Result<Option<S
     let message = connection
         .prepare_cached(concat!(
             "SELECT ",
-            rows::message_columns!(),
+            encoding::message_columns!(),
             " FROM messages m JOIN requests r ON r.seq = m.seq WHERE m.seq = ?1"
         ))?
         .query_row([seq], |row| Ok(rows::message(row)))?;

@@ -30,7 +30,7 @@ pub(super) fn sweep(
         WHERE state IN ('answered', 'dead') AND state = ?1 AND ended_at < ?2 AND route = ?4
         ORDER BY ended_at LIMIT ?3";
     let mut left = limit;
-    let cutoff = before(now, retention.finished);
+    let cutoff = encoding::before(now, retention.finished);
     for state in ["delivered", "dropped", "discarded"] {
         let mut statement = connection.prepare_cached(FINISHED)?;
         let found = statement.query_map(params![state, cutoff, left], |row| row.get(0))?;
@@ -39,8 +39,8 @@ pub(super) fn sweep(
     for (route, keep) in &retention.dead {
         for state in ["answered", "dead"] {
             let mut statement = connection.prepare_cached(ASIDE)?;
-            let found =
-                statement.query_map(params![state, before(now, *keep), left, route.as_str()], |row| row.get(0))?;
+            let found = statement
+                .query_map(params![state, encoding::before(now, *keep), left, route.as_str()], |row| row.get(0))?;
             remove(connection, found, &mut left)?;
         }
     }
@@ -55,11 +55,6 @@ pub(super) fn sweep(
     connection.prepare_cached("DELETE FROM holds WHERE until <= ?1")?.execute([encoding::millis(now)])?;
     give_space_back(connection)?;
     Ok(u64::from(limit - left))
-}
-
-fn before(now: Timestamp, keep: std::time::Duration) -> i64 {
-    let keep = i64::try_from(keep.as_millis()).unwrap_or(i64::MAX);
-    encoding::millis(now).saturating_sub(keep)
 }
 
 fn remove(
