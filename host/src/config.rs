@@ -8,6 +8,7 @@
 
 mod defaults;
 mod describe;
+mod events;
 mod interpolate;
 mod limits;
 mod problem;
@@ -27,6 +28,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 pub(crate) use defaults::{default_envelope, default_response_limit};
+pub use events::{EventSchema, Events, Taken};
 use interpolate::Noting;
 pub use interpolate::{Machine, Surroundings};
 pub use limits::{Breaker, OnFailure, Order, OrderKey, Rate, RetryBudget};
@@ -126,7 +128,7 @@ impl Config {
         let root = tree::grow(text, "`routes`", &mut interpolator, findings)?;
         let reader = Reader { node: &root, line: root.line, place: &Place::ROOT, findings };
         let raw: RawConfig = reader.read()?;
-        Resolver { root: &root, findings, base_dir, file }.config(raw)
+        Resolver { root: &root, findings, base_dir, file, surroundings }.config(raw)
     }
 }
 

@@ -1,8 +1,9 @@
-//! Ingress over HTTP: `ANY /r/{route}/{path…}` brings a message in, `GET /v1/messages/{id}` tells what became of it.
+//! Ingress over HTTP: `ANY /r/{route}/{path…}` brings a message in, `POST /events` events, `GET /v1/messages/{id}` tells what became of it.
 //!
 //! It judges nothing and sends nothing; it takes responsibility (a 202 only after the commit), or refuses with a
 //! problem that says why.
 
+mod events;
 mod onward;
 mod request;
 mod waiting;
@@ -14,10 +15,10 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::State as Shared;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, get};
+use axum::routing::{any, get, post};
 use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use serde_json::json;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -25,7 +26,7 @@ use crate::attempt::Attempts;
 use crate::clock::Clock;
 use crate::config::{Mode, Route};
 use crate::dispatch::fields;
-use crate::message::{Answer, Message, MessageId, Progress, RouteName};
+use crate::message::{Answer, Message, MessageId, Origin, Progress, RouteName};
 use crate::problem::{Kind, Problem};
 use crate::queue::{Holds, Offered, Queue};
 use crate::routes::{Routes, Standing};
@@ -81,6 +82,7 @@ pub struct Ingress {
 pub fn router(ingress: Arc<Ingress>) -> Router {
     Router::new()
         .route("/v1/messages/{id}", get(message_status))
+        .route("/events", post(events::publish))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/r/{*rest}", any(take))
         .fallback(nothing_here)
@@ -88,7 +90,7 @@ pub fn router(ingress: Arc<Ingress>) -> Router {
 }
 
 async fn nothing_here(request: axum::extract::Request) -> Response {
-    let detail = "messages come in at /r/{route}/{path}; their state is at /v1/messages/{id}";
+    let detail = "messages come in at /r/{route}/{path}, events at /events; their state is at /v1/messages/{id}";
     Problem::new(Kind::NotFound, detail).answer(request.uri().path())
 }
 
@@ -99,12 +101,7 @@ async fn take(Shared(ingress): Shared<Arc<Ingress>>, request: axum::extract::Req
 
 impl Ingress {
     async fn take(self: &Arc<Self>, request: axum::extract::Request) -> Result<Response, Problem> {
-        if self.stop.is_cancelled() {
-            return Err(Problem::new(Kind::ShuttingDown, "come again").retry_after(COME_AGAIN));
-        }
-        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
-            Problem::new(Kind::Saturated, "max_in_flight requests are being served").retry_after(COME_AGAIN)
-        })?;
+        let place = self.place()?;
         let (parts, body) = request.into_parts();
         if let Some(why) = refusal(&parts, self.loopback) {
             return Err(why);
@@ -126,6 +123,7 @@ impl Ingress {
             idempotency_key: key,
             accepted_at: now,
             progress: Progress::default(),
+            origin: Origin::default(),
         };
         // From here on the host acts, and a caller that hangs up must not stop it half-way: what it began with the
         // store, or with a destination, it brings to its end.
@@ -138,6 +136,16 @@ impl Ingress {
         work.await.unwrap_or_else(|_| {
             tracing::error!(route = %name, "the host failed in serving a request");
             Err(Problem::new(Kind::Internal, "the host failed; its log says more"))
+        })
+    }
+
+    /// A place among the requests served at once.
+    fn place(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        if self.stop.is_cancelled() {
+            return Err(Problem::new(Kind::ShuttingDown, "come again").retry_after(COME_AGAIN));
+        }
+        Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
+            Problem::new(Kind::Saturated, "max_in_flight requests are being served").retry_after(COME_AGAIN)
         })
     }
 

@@ -14,6 +14,7 @@
 pub mod clock;
 pub mod config;
 pub mod message;
+pub mod event;
 pub mod backoff;
 pub mod window;
 pub mod problem;

@@ -133,6 +133,25 @@ pub struct Message {
     pub accepted_at: Timestamp,
     /// How far it has come.
     pub progress: Progress,
+    /// What it came of, if not of a request of its own.
+    pub origin: Origin,
+}
+
+impl Message {
+    /// What tells one publish from another: all messages that an event became on several routes have the same. A
+    /// message of a request of its own has its id.
+    pub fn uid(&self) -> MessageId {
+        self.origin.publish.unwrap_or(self.id)
+    }
+}
+
+/// What a message came of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Origin {
+    /// The publish of an event that it belongs to.
+    pub publish: Option<MessageId>,
+    /// The message that it repeats, because a person had that published again.
+    pub original: Option<MessageId>,
 }
 
 /// How far a message has come on its present route. It is stored with the message.

@@ -16,7 +16,7 @@ mod sandbox;
 mod host;
 mod failure;
 mod v0_1;
-mod schema;
+pub(crate) mod schema;
 mod effort;
 mod load;
 mod guest;

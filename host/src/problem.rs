@@ -27,6 +27,8 @@ pub enum Kind {
     Forbidden,
     /// No such route.
     UnknownRoute,
+    /// No route takes the event.
+    NoRoute,
     /// The route takes nothing in for now.
     RouteDisabled,
     /// No such message.
@@ -68,6 +70,7 @@ impl Kind {
             Self::Unauthorized => ("unauthorized", StatusCode::UNAUTHORIZED, "The admin token is missing or wrong"),
             Self::Forbidden => ("forbidden", StatusCode::FORBIDDEN, "Such callers are not served"),
             Self::UnknownRoute => ("unknown-route", StatusCode::NOT_FOUND, "There is no such route"),
+            Self::NoRoute => ("no-route", StatusCode::NOT_FOUND, "No route takes this event"),
             Self::RouteDisabled => {
                 ("route-disabled", StatusCode::SERVICE_UNAVAILABLE, "The route takes nothing in for now")
             }

@@ -6,6 +6,7 @@ mod risk_control;
 mod async_retry;
 mod maintenance;
 mod event_pipeline;
+mod events;
 mod scan_platform;
 mod fallback;
 mod carriage;

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
-use super::Sources;
 use super::problem::Place;
 use super::resolved::{Alarm, Auth, Config, Destination, Isolation, Mode, OnPolicyFailure, PolicyBinding, Route};
 use super::units::{show_duration, show_size};
+use super::{Events, Sources};
 use crate::backoff::{Growth, Jitter};
 use crate::message::{Answer, Envelope, Fallback};
 
@@ -110,6 +110,9 @@ impl Describer<'_> {
         shown.insert("body_limit".into(), size(route.body_limit));
         let idempotency = json!({ "required": route.idempotency.required, "keep": duration(route.idempotency.keep) });
         shown.insert("idempotency".into(), idempotency);
+        if let Some(events) = &route.events {
+            self.events(place, events, &mut shown);
+        }
         shown.into()
     }
 
@@ -193,6 +196,16 @@ impl Describer<'_> {
             OnPolicyFailure::DeadLetter => "dead_letter",
         };
         shown.insert("on_policy_failure".into(), on_failure.into());
+    }
+
+    fn events(&self, place: &Place<'_>, events: &Events, shown: &mut Map<String, Value>) {
+        shown.insert("match".into(), self.text(&place.key("match"), events.taken.as_str()));
+        if let Some(schema) = &events.schema {
+            shown.insert("schema".into(), self.text(&place.key("schema"), &schema.path));
+        }
+        if let Some(window) = events.dedupe {
+            shown.insert("dedupe".into(), json!({ "by": "source+id", "window": duration(window) }));
+        }
     }
 
     fn answer(&self, place: &Place<'_>, answer: &Answer) -> Value {

@@ -13,6 +13,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use url::Url;
 
+use super::events::{SourceAndId, Taken};
 use super::limits::{OrderKey, PerSecond};
 use super::reader::{Field, Named, Shorthand};
 use super::resolved::Secret;
@@ -111,6 +112,26 @@ pub(super) struct RawRoute {
     pub(super) body_limit: Field<Written<Size>>,
     /// What is done about Idempotency-Key.
     pub(super) idempotency: Field<RawIdempotency>,
+    /// async: which of the events that come in at POST /events it takes: an expression in CEL over their attributes,
+    /// `true` for all, or `otherwise` for those that no other route takes.
+    #[serde(rename = "match")]
+    pub(super) matches: Field<Written<Taken>>,
+    /// match: a file, relative to this file's folder, with the JSON Schema that an event's data must fit.
+    pub(super) schema: Field<String>,
+    /// match: what makes an event a repeat of an earlier one, which is then not taken again: source+id, or
+    /// `{by, window}`. Default: nothing does.
+    pub(super) dedupe: Field<Shorthand<Written<SourceAndId>, RawDedupe>>,
+}
+
+/// What makes an event a repeat of an earlier one.
+#[derive(Deserialize, JsonSchema, Default)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(rename = "DedupeSection", extend("required" = ["by"]))]
+pub(super) struct RawDedupe {
+    /// source+id.
+    pub(super) by: Field<Written<SourceAndId>>,
+    /// How long after the earlier one, 1s to 365d. Default 24h.
+    pub(super) window: Field<Written<Duration>>,
 }
 
 /// Where a route's messages go.
@@ -236,6 +257,9 @@ pub(crate) struct RawPolicyLimits {
 #[serde(default, deny_unknown_fields)]
 #[schemars(rename = "Retry")]
 pub(super) struct RawRetry {
+    /// `event-pipeline`: the limits and the defaults of a managed event bus. Delays of 1s to 600s, each twice the one
+    /// before, or all equal; jitter none and max_elapsed 365d unless written.
+    pub(super) profile: Field<RawProfile>,
     /// Attempts in all; 1 means one delivery and no retry. Default 5.
     pub(super) max_attempts: Field<Count>,
     /// Time from the first attempt after which none begins, 1ms to 365d. Default 24h.
@@ -255,6 +279,14 @@ pub(super) struct RawRetry {
     /// The retry budget: how many retries there may be for each first attempt, or `{share, reserve, window}`. A retry
     /// beyond it is made later. Default no limit.
     pub(super) budget: Field<Shorthand<Written<Share>, RawRetryBudget>>,
+}
+
+/// A set of limits and defaults.
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(rename = "Profile", inline)]
+pub(super) enum RawProfile {
+    EventPipeline,
 }
 
 /// How delays grow.

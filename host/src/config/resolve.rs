@@ -4,6 +4,7 @@
 //! configuration with a problem never leaves [`Config::parse`].
 
 mod destination;
+mod events;
 mod fallback;
 mod limits;
 mod route;
@@ -21,7 +22,7 @@ use super::reader::{Field, Shorthand};
 use super::resolved::{Admin, Config, StoreUrl};
 use super::tree::Node;
 use super::units::{Count, Size, Written, show_duration, show_size};
-use super::{Sources, defaults};
+use super::{Sources, Surroundings, defaults};
 use crate::message::RouteName;
 use crate::store::PostgresTarget;
 
@@ -40,6 +41,8 @@ pub(super) struct Resolver<'r> {
     pub(super) findings: &'r Findings,
     pub(super) base_dir: &'r Path,
     pub(super) file: &'r Path,
+    /// Where files are looked up that the configuration names.
+    pub(super) surroundings: &'r dyn Surroundings,
 }
 
 impl Resolver<'_> {

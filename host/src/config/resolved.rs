@@ -16,6 +16,7 @@ use ipnet::IpNet;
 use url::Url;
 
 use super::Sources;
+use super::events::Events;
 use super::limits::{Breaker, Order, Rate, RetryBudget};
 use crate::message::{Envelope, Fallback, RouteName};
 use crate::store::PostgresTarget;
@@ -129,6 +130,8 @@ pub struct Route {
     pub body_limit: usize,
     /// What is done about `Idempotency-Key`.
     pub idempotency: Idempotency,
+    /// Which events it takes. Default none. Only in mode async.
+    pub events: Option<Events>,
 }
 
 impl fmt::Debug for Route {

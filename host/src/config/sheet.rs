@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::interpolate::Interpolator;
+use super::interpolate::{Interpolator, Machine};
 use super::problem::{Findings, Place, Problems};
 use super::raw::RawPolicyLimits;
 use super::reader::{Field, Reader};
@@ -110,6 +110,12 @@ impl<'f> Sheet<'f> {
     }
 
     fn resolver(&self) -> Resolver<'_> {
-        Resolver { root: &self.root, findings: &self.findings, base_dir: Path::new(""), file: self.file }
+        Resolver {
+            root: &self.root,
+            findings: &self.findings,
+            base_dir: Path::new(""),
+            file: self.file,
+            surroundings: &Machine,
+        }
     }
 }

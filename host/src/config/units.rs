@@ -47,6 +47,14 @@ pub(crate) trait Unit: Sized {
         Err(format!("write {}", Self::FORM))
     }
 
+    /// Reads `true` or `false`.
+    ///
+    /// # Errors
+    /// What to write instead.
+    fn from_bool(_value: bool) -> Result<Self, String> {
+        Err(format!("write {}", Self::FORM))
+    }
+
     /// Its JSON Schema.
     fn schema() -> Schema;
 }
@@ -94,8 +102,8 @@ impl<'de, U: Unit> Deserialize<'de> for Written<U> {
                 Self::finish(Err(format!("write {}", U::FORM)))
             }
 
-            fn visit_bool<E: de::Error>(self, _value: bool) -> Result<Self::Value, E> {
-                Self::finish(Err(format!("write {}", U::FORM)))
+            fn visit_bool<E: de::Error>(self, value: bool) -> Result<Self::Value, E> {
+                Self::finish(U::from_bool(value))
             }
 
             fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {

@@ -252,6 +252,7 @@ pub(crate) fn route_to(url: &str) -> Route {
         max_queued: 1000,
         body_limit: 1 << 20,
         idempotency: Idempotency { required: false, keep: Duration::from_secs(3600) },
+        events: None,
     }
 }
 

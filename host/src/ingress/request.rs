@@ -41,18 +41,8 @@ pub(super) async fn read(
     route: &Route,
     clock: &dyn Clock,
 ) -> Result<Request, Problem> {
-    if hyper::body::Body::size_hint(&body).lower() > route.body_limit as u64 {
-        return Err(too_long(route.body_limit));
-    }
     joined(&route.destination.url, &rest).map_err(|bad| Problem::new(Kind::BadRequest, bad.to_string()))?;
-    let body = tokio::select! {
-        // The body first: it has nearly always come with its head, and then no timer is needed.
-        biased;
-        body = whole_body(body, route.body_limit) => body?,
-        () = clock.sleep(BODY_WITHIN) => {
-            return Err(Problem::new(Kind::RequestTimeout, format!("the body did not arrive within {BODY_WITHIN:?}")));
-        }
-    };
+    let body = self::body(body, route.body_limit, clock).await?;
     let mut headers = fields::end_to_end(parts.headers);
     for hops in [header::HOST, header::CONTENT_LENGTH, header::EXPECT, IDEMPOTENCY_KEY] {
         headers.remove(hops);
@@ -60,8 +50,23 @@ pub(super) async fn read(
     Ok(Request { method: parts.method, path: rest, headers, body })
 }
 
+/// Reads a body of at most `limit` bytes.
+pub(super) async fn body(body: Body, limit: usize, clock: &dyn Clock) -> Result<Bytes, Problem> {
+    if hyper::body::Body::size_hint(&body).lower() > limit as u64 {
+        return Err(too_long(limit));
+    }
+    tokio::select! {
+        // The body first: it has nearly always come with its head, and then no timer is needed.
+        biased;
+        body = whole_body(body, limit) => body,
+        () = clock.sleep(BODY_WITHIN) => {
+            Err(Problem::new(Kind::RequestTimeout, format!("the body did not arrive within {BODY_WITHIN:?}")))
+        }
+    }
+}
+
 fn too_long(limit: usize) -> Problem {
-    Problem::new(Kind::BodyTooLong, format!("this route takes bodies of at most {limit} bytes"))
+    Problem::new(Kind::BodyTooLong, format!("bodies of at most {limit} bytes are taken"))
 }
 
 async fn whole_body(body: Body, limit: usize) -> Result<Bytes, Problem> {

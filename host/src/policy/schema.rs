@@ -1,6 +1,6 @@
 //! A policy's JSON Schema for its configuration, and what of a configuration it refuses.
 
-mod unfolding;
+pub(crate) mod unfolding;
 
 use std::fmt;
 

@@ -17,7 +17,9 @@ use super::sandbox::Sandbox;
 use super::{Asked, AttemptView, v0_1};
 use crate::clock::Timestamp;
 use crate::config::{Isolation, OnPolicyFailure, PolicyBinding, PolicyLimits};
-use crate::message::{Decision, Message, MessageId, Outcome, Progress, Request, Response, RouteName, Scope, Verdict};
+use crate::message::{
+    Decision, Message, MessageId, Origin, Outcome, Progress, Request, Response, RouteName, Scope, Verdict,
+};
 
 /// A message on its way, with this request.
 pub(super) fn message_with(request: Arc<Request>) -> Message {
@@ -28,6 +30,7 @@ pub(super) fn message_with(request: Arc<Request>) -> Message {
         idempotency_key: None,
         accepted_at: Timestamp::from_millis(0),
         progress: Progress::default(),
+        origin: Origin::default(),
     }
 }
 

@@ -14,7 +14,7 @@ use crate::backoff::{Backoff, Growth, Jitter};
 use crate::clock::driven::{DrivenClock, START};
 use crate::config::{Destination, Idempotency, Mode, Route};
 use crate::dispatch::{Clients, CredentialId, Delivery, Notifier, Sent, Transport};
-use crate::message::{Envelope, Fallback, MessageId, Outcome, Progress, Request, Response, State};
+use crate::message::{Envelope, Fallback, MessageId, Origin, Outcome, Progress, Request, Response, State};
 use crate::policy::Catalog;
 use crate::routes::Routes;
 use crate::store::memory::MemoryStore;
@@ -110,6 +110,7 @@ fn route(name: &str, change: impl FnOnce(&mut Route)) -> Arc<Route> {
         max_queued: 100,
         body_limit: 1 << 20,
         idempotency: Idempotency { required: false, keep: Duration::from_secs(86_400) },
+        events: None,
     };
     change(&mut route);
     Arc::new(route)
@@ -185,6 +186,7 @@ impl Bench {
             idempotency_key: None,
             accepted_at: now,
             progress: Progress::default(),
+            origin: Origin::default(),
         };
         let id = message.id;
         let offering = self.queue.offer(message, None);

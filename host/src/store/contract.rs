@@ -19,7 +19,8 @@ use super::{
 };
 use crate::clock::Timestamp;
 use crate::message::{
-    AttemptRecord, Message, MessageId, OutcomeSummary, Progress, Provenance, Request, RouteName, State, VerdictKind,
+    AttemptRecord, Message, MessageId, Origin, OutcomeSummary, Progress, Provenance, Request, RouteName, State,
+    VerdictKind,
 };
 
 /// `seconds` after the moment at which these stories begin.
@@ -61,6 +62,7 @@ pub(in crate::store) fn message(number: u64, on: &str) -> Message {
         idempotency_key: None,
         accepted_at: at(0),
         progress: Progress::default(),
+        origin: Origin::default(),
     }
 }
 

@@ -13,7 +13,7 @@ use crate::message::{AttemptRecord, RouteName, State};
 macro_rules! message_columns {
     () => {
         "m.id, m.route, m.idempotency_key, m.accepted_at, m.attempts, m.journal, m.started_at, m.previous_delay_ns,
-         m.reauthenticated, m.hops, r.method, r.path, r.headers, r.body"
+         m.reauthenticated, m.hops, r.method, r.path, r.headers, r.body, m.publish, m.original"
     };
 }
 pub(super) use message_columns;

@@ -7,7 +7,8 @@ use crate::backoff::{Backoff, Growth, Jitter};
 use crate::config::defaults;
 use crate::config::problem::Place;
 use crate::config::raw::{
-    RawAlarm, RawBackoff, RawIsolation, RawJitter, RawMode, RawOnPolicyFailure, RawPolicyLimits, RawRetry, RawRoute,
+    RawAlarm, RawBackoff, RawIsolation, RawJitter, RawMode, RawOnPolicyFailure, RawPolicyLimits, RawProfile, RawRetry,
+    RawRoute,
 };
 use crate::config::reader::Field;
 use crate::config::resolved::{
@@ -29,7 +30,10 @@ impl Resolver<'_> {
         let retry_place = place.key("retry");
         let mut retry = raw.retry.given().unwrap_or_default();
         let retry_budget = self.retry_budget(&retry_place.key("budget"), std::mem::take(&mut retry.budget));
-        let mut envelope = self.envelope(&retry_place, retry);
+        let mut envelope = match std::mem::take(&mut retry.profile).given() {
+            Some(RawProfile::EventPipeline) => self.event_pipeline(&retry_place, retry),
+            None => self.envelope(&retry_place, retry),
+        };
         let mode = self.mode(place, &raw.mode, raw.deadline, raw.sync_attempts, envelope.max_attempts);
         let policy =
             self.policy(place, raw.policy, raw.policy_config, raw.policy_limits, raw.isolation, raw.on_policy_failure);
@@ -55,6 +59,7 @@ impl Resolver<'_> {
                 defaults::KEEP_IDEMPOTENCY,
             ),
         };
+        let events = self.events(place, raw.matches, raw.schema, raw.dedupe, mode);
         // Last, because it may be missing, and the rest is to be checked all the same.
         let destination = self.destination(&place.key("destination"), raw.destination)?;
         envelope.renewable_credentials = matches!(destination.auth, Some(Auth::ClientCredentials { .. }));
@@ -76,6 +81,7 @@ impl Resolver<'_> {
             max_queued,
             body_limit,
             idempotency,
+            events,
         })
     }
 

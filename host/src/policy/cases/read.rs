@@ -18,7 +18,7 @@ use super::units::{FieldLines, Instant};
 use super::{Case, CaseFile, Question};
 use crate::clock::Timestamp;
 use crate::config::{Field, Named, Place, PolicyLimits, Problems, RawPolicyLimits, Sheet, Written};
-use crate::message::{Fault, Message, MessageId, Outcome, Progress, Request, Response, RouteName, Silence};
+use crate::message::{Fault, Message, MessageId, Origin, Outcome, Progress, Request, Response, RouteName, Silence};
 use crate::policy::{AttemptView, TRIAL_TIME};
 
 /// 2026-01-01T00:00:00Z: when a case takes place that does not say.
@@ -199,6 +199,7 @@ impl Reading<'_> {
             idempotency_key: raw.idempotency_key.given(),
             accepted_at: NOW,
             progress: Progress::default(),
+            origin: Origin::default(),
         })
     }
 

@@ -5,7 +5,8 @@ use http::{HeaderMap, Method};
 
 use super::super::{AttemptView, Hooks};
 use crate::message::{
-    Admission, Decision, Fallback, LogLine, Message, MessageId, Outcome, OutcomeSummary, Progress, Request, RouteName,
+    Admission, Decision, Fallback, LogLine, Message, MessageId, Origin, Outcome, OutcomeSummary, Progress, Request,
+    RouteName,
 };
 
 /// Which of the contract's questions.
@@ -81,6 +82,7 @@ pub fn plain_message(route: RouteName, attempt: &AttemptView) -> Message {
         idempotency_key: None,
         accepted_at: attempt.now,
         progress: Progress::default(),
+        origin: Origin::default(),
     }
 }
 

@@ -30,7 +30,7 @@ const VALUES: [&str; 5] = ["const", "enum", "default", "examples", "required"];
 ///
 /// # Errors
 /// Why, in words.
-pub(super) fn check(document: &Value) -> Result<(), String> {
+pub(crate) fn check(document: &Value) -> Result<(), String> {
     let mut unfolding = Unfolding { document, counted: HashMap::new(), references: 0, depth: 0 };
     unfolding.walk(document, true)
 }

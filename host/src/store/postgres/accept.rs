@@ -25,26 +25,26 @@ macro_rules! accept {
             " m AS (
                 INSERT INTO messages (id, route, state, due_at, lease_owner, lease_until, accepted_at, ended_at, reason,
                     idempotency_key, attempts, journal, lines, started_at, previous_delay_ns, reauthenticated, hops,
-                    order_route, order_key, place, turn)
+                    order_route, order_key, place, turn, publish, original)
                 SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::bigint[], $5::text[], $6::bigint[],
                     $7::bigint[], $8::bigint[], $9::text[], $10::text[], $11::bigint[], $12::bigint[], $13::bigint[],
                     $14::bigint[], $15::bigint[], $16::boolean[], $17::bigint[], $18::text[], $19::text[],
-                    $20::bigint[], $21::bigint[]) AS n (id)",
+                    $20::bigint[], $21::bigint[], $22::uuid[], $23::uuid[]) AS n (id)",
             $only,
             " RETURNING id),
              r AS (
                 INSERT INTO requests (id, method, path, headers, body)
-                SELECT * FROM unnest($1::uuid[], $22::text[], $23::text[], $24::bytea[], $25::bytea[]) AS n (id)",
+                SELECT * FROM unnest($1::uuid[], $24::text[], $25::text[], $26::bytea[], $27::bytea[]) AS n (id)",
             $only,
             "),
              a AS (
                 INSERT INTO attempts (id, ordinal, record)
-                SELECT * FROM unnest($26::uuid[], $27::bigint[], $28::text[]) AS n (id)",
+                SELECT * FROM unnest($28::uuid[], $29::bigint[], $30::text[]) AS n (id)",
             $only,
             "),
              h AS (
                 INSERT INTO holds AS h (destination, until)
-                SELECT destination, max(until) FROM unnest($29::uuid[], $30::text[], $31::bigint[])
+                SELECT destination, max(until) FROM unnest($31::uuid[], $32::text[], $33::bigint[])
                     AS n (id, destination, until)",
             $only,
             " GROUP BY destination ORDER BY destination
@@ -60,13 +60,13 @@ const ACCEPT: &str = accept!("", "");
 const ACCEPT_WITH_KEYS: &str = accept!(
     "k AS (
         INSERT INTO keys AS k (route, key, fingerprint, message, owner, opened_until, keep_until, state)
-        SELECT *, 'stored' FROM unnest($32::text[], $33::text[], $34::bytea[], $1::uuid[], $35::text[], $36::bigint[],
-            $37::bigint[])
+        SELECT *, 'stored' FROM unnest($34::text[], $35::text[], $36::bytea[], $1::uuid[], $37::text[], $38::bigint[],
+            $39::bigint[])
         ON CONFLICT (route, key) DO UPDATE SET fingerprint = excluded.fingerprint, message = excluded.message,
             owner = excluded.owner, opened_until = excluded.opened_until, keep_until = excluded.keep_until,
             state = excluded.state, answer_status = NULL, answer_headers = NULL, answer_body = NULL
-        WHERE k.keep_until <= $38
-           OR (k.state = 'opened' AND k.owner <> excluded.owner AND k.opened_until <= $38)
+        WHERE k.keep_until <= $40
+           OR (k.state = 'opened' AND k.owner <> excluded.owner AND k.opened_until <= $40)
            OR (k.state = 'opened' AND k.owner = excluded.owner AND k.message = excluded.message
                AND k.fingerprint = excluded.fingerprint)
         RETURNING message),",
@@ -97,6 +97,8 @@ struct Columns<'c> {
     order_key: Vec<Option<Cow<'c, str>>>,
     place: Vec<Option<i64>>,
     turn: Vec<i64>,
+    publish: Vec<Option<Uuid>>,
+    original: Vec<Option<Uuid>>,
     method: Vec<&'c str>,
     path: Vec<Cow<'c, str>>,
     headers: Vec<&'c [u8]>,
@@ -149,6 +151,8 @@ impl<'c> Columns<'c> {
             None => order::earliest_place(message.accepted_at),
         }));
         self.turn.push(ordered.map_or(encoding::TURN_NONE, |(_, turn)| turn));
+        self.publish.push(message.origin.publish.map(uuid));
+        self.original.push(message.origin.original.map(uuid));
         self.method.push(message.request.method.as_str());
         self.path.push(text(&message.request.path));
         self.headers.push(&call.headers);
@@ -188,6 +192,8 @@ impl<'c> Columns<'c> {
             &self.order_key,
             &self.place,
             &self.turn,
+            &self.publish,
+            &self.original,
             &self.method,
             &self.path,
             &self.headers,

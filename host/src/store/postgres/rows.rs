@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::failure::Failure;
 use crate::clock::Timestamp;
-use crate::message::{Message, MessageId, Progress, Request, RouteName};
+use crate::message::{Message, MessageId, Origin, Progress, Request, RouteName};
 use crate::store::Summary;
 use crate::store::encoding::{self, timestamp, unreadable};
 
@@ -43,6 +43,7 @@ pub(super) fn message(row: &Row) -> Result<Message, Failure> {
             headers: encoding::decode_headers(column(row, "headers")?)?,
             body: Bytes::from(column::<Vec<u8>>(row, "body")?),
         }),
+        origin: Origin { publish: id_or_none(row, "publish")?, original: id_or_none(row, "original")? },
     })
 }
 
@@ -81,6 +82,10 @@ pub(super) fn column<'row, T: FromSql<'row>>(row: &'row Row, name: &str) -> Resu
 /// [`Failure::Unusable`]
 pub(super) fn id(row: &Row) -> Result<MessageId, Failure> {
     Ok(MessageId::from_bytes(column::<Uuid>(row, "id")?.into_bytes()))
+}
+
+fn id_or_none(row: &Row, name: &str) -> Result<Option<MessageId>, Failure> {
+    Ok(column::<Option<Uuid>>(row, name)?.map(|id| MessageId::from_bytes(id.into_bytes())))
 }
 
 /// A message's id as the tables hold it.

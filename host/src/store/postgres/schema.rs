@@ -28,7 +28,7 @@ use super::connections::{Connection, Connections};
 use super::failure::Failure;
 
 /// How the schema comes from each version to the next.
-const MIGRATIONS: &[&str] = &[FIRST];
+const MIGRATIONS: &[&str] = &[FIRST, ARCHIVE];
 
 const FIRST: &str = "
 CREATE TABLE messages (
@@ -113,6 +113,30 @@ CREATE TABLE holds (
     destination text PRIMARY KEY,
     until       bigint NOT NULL
 );
+";
+
+/// What a message came of; and the archive, as others may query it.
+const ARCHIVE: &str = "
+ALTER TABLE messages ADD COLUMN publish uuid;
+ALTER TABLE messages ADD COLUMN original uuid;
+
+CREATE VIEW archive_messages AS
+    SELECT replace(coalesce(m.publish, m.id)::text, '-', '') AS message_uid, replace(m.id::text, '-', '') AS message_id,
+           m.route, m.state, m.reason, m.idempotency_key, replace(m.original::text, '-', '') AS original,
+           m.journal AS attempts, to_timestamp(m.accepted_at / 1000.0) AS accepted_at,
+           to_timestamp(m.ended_at / 1000.0) AS ended_at, r.method, r.path, r.body
+    FROM messages m JOIN requests r ON r.id = m.id;
+
+CREATE VIEW archive_attempts AS
+    SELECT replace(coalesce(m.publish, m.id)::text, '-', '') AS message_uid, replace(m.id::text, '-', '') AS message_id,
+           a.ordinal, (a.record::json ->> 'number')::bigint AS number, a.record::json ->> 'route' AS route,
+           a.record::json ->> 'started_at' AS started_at, (a.record::json ->> 'latency_ms')::bigint AS latency_ms,
+           (a.record::json #>> '{outcome,status}')::bigint AS status, a.record::json #>> '{outcome,fault}' AS fault,
+           a.record::json ->> 'verdict' AS verdict, a.record::json ->> 'reason' AS reason,
+           a.record::json ->> 'transition' AS transition, (a.record::json ->> 'delay_ms')::bigint AS delay_ms,
+           a.record::json #>> '{provenance,policy,name}' AS policy,
+           a.record::json #>> '{provenance,policy,digest}' AS policy_digest, a.record
+    FROM attempts a JOIN messages m ON m.id = a.id;
 ";
 
 /// How long a start waits for another host that migrates.

@@ -3,6 +3,7 @@
 use rusqlite::{Connection, params};
 
 use super::{finish, keys, order};
+use crate::message::MessageId;
 use crate::store::encoding::EncodedAcceptance;
 use crate::store::{Acceptance, Accepted, Entry, KeyState, StoreError, encoding};
 
@@ -29,8 +30,8 @@ pub(super) fn accept(connection: &Connection, encoded: &EncodedAcceptance) -> Re
         .prepare_cached(
             "INSERT INTO messages (id, route, state, due_at, lease_owner, lease_until, accepted_at, ended_at, reason,
                  idempotency_key, attempts, journal, started_at, previous_delay_ns, reauthenticated, hops,
-                 order_route, order_key, turn)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)",
+                 order_route, order_key, turn, publish, original)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)",
         )?
         .execute(params![
             message.id.as_bytes(),
@@ -52,6 +53,8 @@ pub(super) fn accept(connection: &Connection, encoded: &EncodedAcceptance) -> Re
             order.as_ref().map(|_| message.route.as_str()),
             order,
             turn,
+            message.origin.publish.as_ref().map(MessageId::as_bytes),
+            message.origin.original.as_ref().map(MessageId::as_bytes),
         ])?;
     let seq = connection.last_insert_rowid();
     let request = &message.request;

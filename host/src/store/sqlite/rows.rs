@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::Method;
 use rusqlite::Row;
 
-use crate::message::{Message, MessageId, Progress, Request, RouteName};
+use crate::message::{Message, MessageId, Origin, Progress, Request, RouteName};
 use crate::store::encoding::{decode_headers, state, timestamp, turn, unreadable};
 use crate::store::{StoreError, Summary};
 
@@ -35,6 +35,10 @@ pub(super) fn message(row: &Row<'_>) -> Result<Message, StoreError> {
             headers,
             body: Bytes::from(row.get::<_, Vec<u8>>(13)?),
         }),
+        origin: Origin {
+            publish: row.get::<_, Option<[u8; 16]>>(14)?.map(MessageId::from_bytes),
+            original: row.get::<_, Option<[u8; 16]>>(15)?.map(MessageId::from_bytes),
+        },
     })
 }
 

@@ -13,7 +13,8 @@
 //!   `previous_delay_ns` is in nanoseconds. A message with an `order_key` belongs to the order of that key on
 //!   `order_route`, the route it came to: `turn` is 1 while it is the one that may be attempted (or, dead, keeps the
 //!   others waiting), 2 while it is behind another, 0 in no order or out of it. In each order at most one message has
-//!   turn 1, and if any is behind, one has.
+//!   turn 1, and if any is behind, one has. `publish` is the uid of the publish that it belongs to, where an event may
+//!   have become several messages; `original` the message that it repeats.
 //! - `requests`: the long part, never rewritten, so that finishing a message does not write its body again. `headers`
 //!   is a sequence of fields, each: one byte of flags (1 = sensitive), the length of the name (2 bytes, big-endian),
 //!   the length of the value (4 bytes, big-endian), name, value. Values are bytes.
@@ -23,6 +24,16 @@
 //! - `keys`: idempotency keys. `state` is `opened` (by `owner`, which is serving the request), `answered` (then
 //!   `answer_*` are set) or `stored` (then the caller was given `message`).
 //! - `holds`: until when each destination is to be left alone.
+//!
+//! Two views are for whoever wants to query what was accepted and what became of it, in this file or in a copy of it:
+//!
+//! - `archive_messages`: a row for each message that is still kept: `message_uid`, `message_id`, `route`, `state`,
+//!   `reason`, `idempotency_key`, `original`, `attempts`, `accepted_at`, `ended_at`, `method`, `path`, `body`.
+//! - `archive_attempts`: a row for each line of a journal: `message_uid`, `message_id`, `ordinal`, `number`, `route`,
+//!   `started_at`, `latency_ms`, `status`, `fault`, `verdict`, `reason`, `transition`, `delay_ms`, `policy`,
+//!   `policy_digest`, `record`.
+//!
+//! Both have `message_uid`, by which they are joined. Ids are 32 hexadecimal digits, without hyphens.
 //!
 //! # Indexes
 //!
@@ -43,7 +54,7 @@ use crate::store::StoreError;
 pub(super) const APPLICATION_ID: i32 = 0x4253_5450;
 
 /// How a file comes from each version to the next.
-const MIGRATIONS: &[&str] = &[FIRST, ORDERS, FEWER_ENTRIES, NO_LISTS];
+const MIGRATIONS: &[&str] = &[FIRST, ORDERS, FEWER_ENTRIES, NO_LISTS, ARCHIVE];
 
 const FIRST: &str = "
 CREATE TABLE messages (
@@ -181,6 +192,31 @@ CREATE INDEX messages_by_state ON messages (state, id, route) WHERE state NOT IN
 CREATE INDEX messages_finished ON messages (state, ended_at, route)
     WHERE ended_at IS NOT NULL AND state NOT IN ('answered', 'dead');
 CREATE INDEX messages_aside    ON messages (state, route, ended_at) WHERE state IN ('answered', 'dead');
+";
+
+/// What a message came of; and the archive, as others may query it.
+const ARCHIVE: &str = "
+ALTER TABLE messages ADD COLUMN publish BLOB CHECK (publish IS NULL OR length(publish) = 16);
+ALTER TABLE messages ADD COLUMN original BLOB CHECK (original IS NULL OR length(original) = 16);
+
+CREATE VIEW archive_messages AS
+    SELECT lower(hex(coalesce(m.publish, m.id))) AS message_uid, lower(hex(m.id)) AS message_id, m.route, m.state,
+           m.reason, m.idempotency_key, lower(hex(m.original)) AS original, m.journal AS attempts,
+           strftime('%Y-%m-%dT%H:%M:%fZ', m.accepted_at / 1000.0, 'unixepoch') AS accepted_at,
+           strftime('%Y-%m-%dT%H:%M:%fZ', m.ended_at / 1000.0, 'unixepoch') AS ended_at,
+           r.method, r.path, r.body
+    FROM messages m JOIN requests r ON r.seq = m.seq;
+
+CREATE VIEW archive_attempts AS
+    SELECT lower(hex(coalesce(m.publish, m.id))) AS message_uid, lower(hex(m.id)) AS message_id, a.ordinal,
+           a.record ->> '$.number' AS number, a.record ->> '$.route' AS route,
+           a.record ->> '$.started_at' AS started_at, a.record ->> '$.latency_ms' AS latency_ms,
+           a.record ->> '$.outcome.status' AS status, a.record ->> '$.outcome.fault' AS fault,
+           a.record ->> '$.verdict' AS verdict, a.record ->> '$.reason' AS reason,
+           a.record ->> '$.transition' AS transition, a.record ->> '$.delay_ms' AS delay_ms,
+           a.record ->> '$.provenance.policy.name' AS policy,
+           a.record ->> '$.provenance.policy.digest' AS policy_digest, a.record
+    FROM attempts a JOIN messages m ON m.seq = a.seq;
 ";
 
 /// Makes sure the file is a Backstop store of this version, migrating an older one and filling an empty one.
