@@ -51,11 +51,12 @@ pub trait Store: Send + Sync + 'static {
     /// [`StoreError`]
     async fn open_key(&self, claim: KeyClaim, now: Timestamp) -> Result<KeyState, StoreError>;
 
-    /// Writes down the answer given under an opened key, or, with `None`, gives the key back.
+    /// Writes down the answer given under a key that was opened with this claim, or, with `None`, gives the key back. A
+    /// key that another message has taken since is left alone.
     ///
     /// # Errors
     /// [`StoreError`]
-    async fn close_key(&self, route: RouteName, key: String, answer: Option<Answer>) -> Result<(), StoreError>;
+    async fn close_key(&self, claim: KeyClaim, answer: Option<Answer>) -> Result<(), StoreError>;
 
     /// Claims messages that are due, oldest due first, for each lane at most `limit`, under a lease. No message is
     /// ever held under two leases, and of those in one order only the first is ever claimed. Where a lease had lapsed,

@@ -91,7 +91,7 @@ impl Waiting {
     /// open would refuse every repeat.
     async fn close(&self, key: KeyClaim, answer: Option<Answer>) {
         let (ingress, id) = (Arc::clone(&self.ingress), self.message.id);
-        let close = async move || ingress.store.close_key(key.route.clone(), key.key.clone(), answer.clone()).await;
+        let close = async move || ingress.store.close_key(key.clone(), answer.clone()).await;
         let Err(error) = close().await else { return };
         tracing::error!(message_id = %id, error = &error as &dyn std::error::Error, "could not close an idempotency key; trying again");
         let ingress = Arc::clone(&self.ingress);

@@ -236,15 +236,16 @@ impl Store for MemoryStore {
         Ok(self.write()?.take_key(&claim, now, KeyState::InFlight))
     }
 
-    async fn close_key(&self, route: RouteName, key: String, answer: Option<Answer>) -> Result<(), StoreError> {
+    async fn close_key(&self, claim: KeyClaim, answer: Option<Answer>) -> Result<(), StoreError> {
         let mut kept = self.write()?;
-        let place = (route, key);
-        match answer {
-            None => kept.keys.retain(|at, key| *at != place || key.state != KeyState::InFlight),
-            Some(answer) => {
-                if let Some(key) = kept.keys.get_mut(&place) {
-                    key.state = KeyState::Answered(answer);
-                }
+        let place = (claim.route.clone(), claim.key.clone());
+        if let Some(key) = kept.keys.get_mut(&place)
+            && key.claim.message == claim.message
+        {
+            match answer {
+                Some(answer) => key.state = KeyState::Answered(answer),
+                None if key.state == KeyState::InFlight => drop(kept.keys.remove(&place)),
+                None => {}
             }
         }
         Ok(())
@@ -472,6 +473,7 @@ mod tests {
         keys::keys_of_different_routes_are_different_keys(&new()).await;
         keys::an_opened_key_is_in_flight_until_it_is_answered(&new()).await;
         keys::a_key_given_back_is_free(&new()).await;
+        keys::a_key_that_another_message_opened_since_is_not_closed(&new()).await;
         keys::only_an_opened_key_is_given_back(&new()).await;
         keys::a_message_is_stored_under_the_key_opened_for_it(&new()).await;
         keys::a_key_past_its_time_is_free(&new()).await;

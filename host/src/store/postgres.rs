@@ -46,7 +46,7 @@ use super::{
     Retention, Selection, Store, StoreError, Stored, Summary,
 };
 use crate::clock::{Clock, Timestamp};
-use crate::message::{Answer, MessageId, RouteName, State};
+use crate::message::{Answer, MessageId, State};
 
 pub use target::{InvalidTarget, PostgresTarget, SCHEMA};
 
@@ -159,8 +159,8 @@ impl Store for PostgresStore {
         call!(self, |connection| keys::open(connection, &claim, now))
     }
 
-    async fn close_key(&self, route: RouteName, key: String, answer: Option<Answer>) -> Result<(), StoreError> {
-        call!(self, |connection| keys::close(connection, &route, &key, answer.as_ref()))
+    async fn close_key(&self, claim: KeyClaim, answer: Option<Answer>) -> Result<(), StoreError> {
+        call!(self, |connection| keys::close(connection, &claim, answer.as_ref()))
     }
 
     async fn claim_due(&self, lanes: Vec<LaneClaim>, now: Timestamp, lease: Lease) -> Result<Claimed, StoreError> {

@@ -40,7 +40,7 @@ use super::{
     Retention, Selection, Store, StoreError, Stored, Summary, encoding,
 };
 use crate::clock::Timestamp;
-use crate::message::{Answer, MessageId, RouteName, State};
+use crate::message::{Answer, MessageId, State};
 
 /// Messages in one SQLite file.
 ///
@@ -79,9 +79,9 @@ impl Store for SqliteStore {
         self.writer.run(0, move |connection| keys::open(connection, &claim, now)).await
     }
 
-    async fn close_key(&self, route: RouteName, key: String, answer: Option<Answer>) -> Result<(), StoreError> {
+    async fn close_key(&self, claim: KeyClaim, answer: Option<Answer>) -> Result<(), StoreError> {
         let weight = answer.as_ref().map_or(0, |answer| answer.body.len());
-        self.writer.run(weight, move |connection| keys::close(connection, &route, &key, answer.as_ref())).await
+        self.writer.run(weight, move |connection| keys::close(connection, &claim, answer.as_ref())).await
     }
 
     async fn claim_due(&self, lanes: Vec<LaneClaim>, now: Timestamp, lease: Lease) -> Result<Claimed, StoreError> {

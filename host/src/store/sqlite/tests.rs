@@ -88,6 +88,7 @@ rules! {
     sqlite_finds_one_of_many_keys_fresh => keys::of_many_that_come_at_once_one_is_fresh;
     sqlite_finds_an_opened_key_in_flight => keys::an_opened_key_is_in_flight_until_it_is_answered;
     sqlite_frees_a_key_given_back => keys::a_key_given_back_is_free;
+    sqlite_does_not_close_a_key_that_another_message_opened_since => keys::a_key_that_another_message_opened_since_is_not_closed;
     sqlite_keeps_a_stored_key_that_is_given_back => keys::only_an_opened_key_is_given_back;
     sqlite_stores_a_message_under_its_opened_key => keys::a_message_is_stored_under_the_key_opened_for_it;
     sqlite_leaves_a_key_to_its_answer => keys::a_message_stored_for_analysis_leaves_its_key_to_the_answer;
