@@ -31,6 +31,8 @@ pub(super) struct Gate {
     changed: Notify,
     /// Those who wait for the rate stand in line here; only the first looks at the clock.
     line: tokio::sync::Mutex<()>,
+    /// What was reserved of the rate is free again: the first in line had counted it in.
+    returned: Notify,
     /// Retries that were made later than they were due for want of budget.
     withheld: AtomicU64,
 }
@@ -94,6 +96,7 @@ impl Gate {
             parts: Mutex::default(),
             changed: Notify::new(),
             line: tokio::sync::Mutex::new(()),
+            returned: Notify::new(),
             withheld: AtomicU64::new(0),
         };
         gate.set(route);
@@ -152,7 +155,7 @@ impl Gate {
             }
             let _first = self.line.lock().await;
             loop {
-                let changed = self.changed.notified();
+                let (changed, returned) = (self.changed.notified(), self.returned.notified());
                 let now = clock.now();
                 if let Some(grant) = self.enter_past_line(1, now).pop() {
                     return Some(Permit::new(place, self, grant));
@@ -161,6 +164,7 @@ impl Gate {
                     Some(Shut::Rate(until)) => tokio::select! {
                         () = clock.sleep_until(until) => {}
                         () = changed => {}
+                        () = returned => {}
                     },
                     // Nobody waits for a breaker with a place in hand.
                     Some(Shut::Open(_) | Shut::Probing) => break,
@@ -297,6 +301,7 @@ impl Gate {
         let epoch = parts.epoch.pace;
         if let Some(pace) = parts.pace.as_mut().filter(|_| grant.token.take() == Some(epoch)) {
             pace.give_back();
+            self.returned.notify_waiters();
         }
         let mut is_probe = false;
         if let (Some(circuit), Some(pass)) = (&mut parts.circuit, grant.pass.take()) {

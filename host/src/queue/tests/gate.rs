@@ -213,3 +213,18 @@ async fn a_caller_whose_retry_is_withheld_is_woken_when_there_is_room_in_the_bud
     lane.retry(now).unwrap();
     drop(paid);
 }
+
+/// The lane before the change stood in line for the slower rate, and takes its turn under the new one in vain.
+#[tokio::test]
+async fn another_rate_holds_at_once_for_what_waits_by_the_one_before() {
+    let at = |per_second| route("a", |route| route.rate = Some(Rate { per_second, burst: 1 }));
+    let bench = Bench::with(vec![at(0.001)]).await;
+    let accepted = bench.accept_all("a", 2).await;
+    bench.until(accepted[0], State::Delivered).await;
+    bench.clock.pass(Duration::from_secs(60)).await;
+    let changed = bench.clock.now();
+    bench.queue.set_routes(&[at(0.01)], &BTreeMap::new());
+    bench.until(accepted[1], State::Delivered).await;
+    let took = bench.clock.now().since(changed);
+    assert!(took < Duration::from_secs(1), "the new rate lets one go at once, and it went after {took:?}");
+}
