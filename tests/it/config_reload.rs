@@ -297,6 +297,24 @@ async fn config_reload_an_attempt_under_way_ends_under_the_terms_it_began_with()
 }
 
 #[tokio::test]
+async fn config_reload_a_changed_rate_holds_at_once_for_what_waits_by_the_one_before() {
+    let vendor = Vendor::answering([ok()]).await;
+    let queued = |rate| format!("queued: {{ destination: '{vendor}', rate: {rate} }}");
+    let left = |rate| format!("left: {{ destination: '{vendor}', mode: sync_then_async, deadline: 1s, rate: {rate} }}");
+    let host = start(&[&queued(0.001), &left(0.001)]).await;
+    let first = host.accept("/r/queued", "").await;
+    host.until(&first, "delivered").await;
+    assert_eq!(host.post("/r/left", "").await.status, 200);
+    let waiting = [host.accept("/r/queued", "").await, host.accept("/r/left", "").await];
+
+    save(&host, &yaml(&[&queued(0.01), &left(0.01)]));
+    reloaded(&host, 0).await;
+    for id in waiting {
+        host.until(&id, "delivered").await;
+    }
+}
+
+#[tokio::test]
 async fn config_reload_a_key_that_needs_a_restart_is_named_and_the_rest_applied() {
     let vendor = Vendor::answering([ok()]).await;
     let host = start(&[&format!("orders: {{ destination: {vendor} }}")]).await;

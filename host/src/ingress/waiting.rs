@@ -215,7 +215,8 @@ impl Waiting {
             if let Some(shut @ (Shut::Open(until) | Shut::Rate(until))) = lane.shut(now)
                 && until >= self.deadline
             {
-                return give_up(until, format!("{shut}, beyond the caller's deadline"));
+                // Due at once: the queue keeps to the lane by itself, and to what a reload makes of it meanwhile.
+                return give_up(now, format!("{shut}, beyond the caller's deadline"));
             }
             let right = match self.is_retry().then(|| lane.retry(now)) {
                 Some(Err(until)) => {
