@@ -38,8 +38,8 @@ use self::accept::{Keyed, Plain};
 use self::batches::Batches;
 use self::connections::{Connections, LONG_PATIENCE, PATIENCE};
 use self::failure::Failure;
-use self::finish::{EncodedFinish, Finishes};
-use super::encoding::{self, EncodedAcceptance};
+use self::finish::Finishes;
+use super::encoding::EncodedAcceptance;
 use super::selecting::Amendment;
 use super::{
     Acceptance, Accepted, Claimed, Filter, Finish, Finished, Hold, KeyClaim, KeyState, LaneClaim, Lease, Owner,
@@ -67,7 +67,7 @@ pub struct PostgresStore {
     connections: Arc<Connections>,
     plain: Batches<Plain>,
     keyed: Batches<Keyed>,
-    finishes: Batches<Finishes>,
+    finishes: Finishes,
     waiting: Semaphore,
     ordering: Semaphore,
     walking: Semaphore,
@@ -94,7 +94,7 @@ impl PostgresStore {
         Ok(Self {
             plain: Batches::start(Plain(Arc::clone(&connections)), &tasks),
             keyed: Batches::start(Keyed(Arc::clone(&connections)), &tasks),
-            finishes: Batches::start(Finishes::new(Arc::clone(&connections)), &tasks),
+            finishes: Finishes::start(&connections, &tasks),
             waiting: Semaphore::new(WAITING),
             walking: Semaphore::new(WALKING),
             ordering: Semaphore::new(ORDERING),
@@ -168,8 +168,7 @@ impl Store for PostgresStore {
     }
 
     async fn finish(&self, finish: Finish) -> Result<Finished, StoreError> {
-        let record = encoding::encode_attempt(&finish.attempt)?;
-        self.finishes.run(EncodedFinish { finish, record }).await
+        self.finishes.finish(finish).await
     }
 
     async fn extend_lease(&self, ids: Vec<MessageId>, lease: Lease) -> Result<Vec<MessageId>, StoreError> {

@@ -4,9 +4,9 @@
 //! of its own.
 
 use proptest::prelude::*;
+use tokio::sync::Notify;
 use uuid::Uuid;
 
-use super::batches::Work;
 use super::*;
 use crate::clock::SystemClock;
 use crate::store::Then;
@@ -316,19 +316,51 @@ async fn postgres_recognises_a_finish_whose_answer_was_lost() {
     let place = Place::new();
     let (store, other) = two(&place).await;
     accept(&store, leased(1, "orders", lease("a", at(10)))).await;
-    let finishes = Finishes::new(Arc::clone(&store.connections));
-    let encoded = |finish: Finish| EncodedFinish { record: encoding::encode_attempt(&finish.attempt).unwrap(), finish };
-    let first = encoded(finish(1, "a", Then::Queue { due: at(1), route: route("orders") }));
-    assert_eq!(other.finish(first.finish.clone()).await.unwrap(), Finished::Done);
+    let first = finish(1, "a", Then::Queue { due: at(1), route: route("orders") });
+    assert_eq!(other.finish(first.clone()).await.unwrap(), Finished::Done);
 
     // Nothing says that this host wrote it: to repeat it is to have lost the lease.
-    assert!(matches!(finishes.run(std::slice::from_ref(&first)).await[..], [Ok(Finished::LeaseLost)]));
+    assert_eq!(store.finish(first.clone()).await.unwrap(), Finished::LeaseLost);
 
-    finishes.doubt(id(1));
-    assert!(matches!(finishes.run(std::slice::from_ref(&first)).await[..], [Ok(Finished::Done)]));
+    store.finishes.doubt(id(1));
+    assert_eq!(store.finish(first).await.unwrap(), Finished::Done);
     let mut another = finish(1, "a", delivered(at(5)));
     another.attempt.number = 2;
-    finishes.doubt(id(1));
-    assert!(matches!(finishes.run(&[encoded(another)]).await[..], [Ok(Finished::LeaseLost)]), "it was not written");
+    store.finishes.doubt(id(1));
+    assert_eq!(store.finish(another).await.unwrap(), Finished::LeaseLost, "it was not written");
+    place.remove().await;
+}
+
+#[tokio::test]
+async fn postgres_keeps_no_finish_waiting_for_those_that_wait_for_their_order() {
+    let place = Place::new();
+    let (store, other) = two(&place).await;
+    let first = leased(1, "orders", lease("a", at(10)));
+    accept(&store, Acceptance { order: Some("alice".to_owned()), ..first }).await;
+    accept(&store, leased(2, "orders", lease("a", at(10)))).await;
+    let (is_locked, release) = &(Notify::new(), Notify::new());
+    let holding = other.connections.call(PATIENCE, |connection| {
+        Box::pin(async move {
+            connection.begin().await?;
+            order::lock(&connection, "orders", "alice", 0).await?;
+            is_locked.notify_one();
+            release.notified().await;
+            connection.roll_back().await
+        })
+    });
+    let finishing = async {
+        is_locked.notified().await;
+        let mut ordered = std::pin::pin!(store.finish(finish(1, "a", delivered(at(1)))));
+        tokio::select! {
+            biased;
+            early = &mut ordered => panic!("its order was locked: {early:?}"),
+            finished = store.finish(finish(2, "a", delivered(at(1)))) => assert_eq!(finished.unwrap(), Finished::Done),
+        }
+        release.notify_one();
+        ordered.await
+    };
+    let (held, finished) = tokio::join!(holding, finishing);
+    held.unwrap();
+    assert_eq!(finished.unwrap(), Finished::Done);
     place.remove().await;
 }
