@@ -87,6 +87,7 @@ pub fn router(admin: Arc<Admin>) -> Router {
         .route("/v1/messages/{id}", get(show))
         .route("/v1/dead/redrive", post(redrive))
         .route("/v1/dead/discard", post(discard))
+        .route("/v1/parked/discard", post(parked::discard))
         .layer(axum::extract::DefaultBodyLimit::max(MAX_BODY))
         .layer(middleware::from_fn_with_state(Arc::clone(&admin), guard));
     Router::new()
@@ -98,7 +99,7 @@ pub fn router(admin: Arc<Admin>) -> Router {
 }
 
 async fn nothing_here(request: Request) -> Response {
-    let detail = "GET /v1/routes, /v1/config, /v1/policies, /v1/alarms, /v1/holds, /v1/messages; POST /v1/dead/redrive, /v1/dead/discard";
+    let detail = "GET /v1/routes, /v1/config, /v1/policies, /v1/alarms, /v1/holds, /v1/messages; POST /v1/dead/redrive, /v1/dead/discard, /v1/parked/discard";
     Problem::new(Kind::NotFound, detail).answer(request.uri().path())
 }
 

@@ -29,6 +29,8 @@ pub enum Kind {
     UnknownRoute,
     /// The route takes nothing in for now.
     RouteDisabled,
+    /// The route is served, and what was asked for is only done to those that are not.
+    RouteServed,
     /// No such message.
     UnknownMessage,
     /// No such page.
@@ -71,6 +73,7 @@ impl Kind {
             Self::RouteDisabled => {
                 ("route-disabled", StatusCode::SERVICE_UNAVAILABLE, "The route takes nothing in for now")
             }
+            Self::RouteServed => ("route-served", StatusCode::CONFLICT, "The route is served"),
             Self::UnknownMessage => ("unknown-message", StatusCode::NOT_FOUND, "There is no such message"),
             Self::NotFound => ("not-found", StatusCode::NOT_FOUND, "There is nothing here"),
             Self::RequestTimeout => ("request-timeout", StatusCode::REQUEST_TIMEOUT, "The body did not arrive in time"),

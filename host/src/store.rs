@@ -110,6 +110,14 @@ pub trait Store: Send + Sync + 'static {
     /// [`StoreError`]
     async fn discard(&self, selection: Selection, now: Timestamp) -> Result<u64, StoreError>;
 
+    /// Gives up what is queued on `route` and whose reason contains `reason`, if that is given: it becomes
+    /// [`State::Discarded`]. What is being attempted is left alone. Whoever calls this knows that nobody serves the
+    /// route. Answers how many messages were given up.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    async fn discard_queued(&self, route: String, reason: Option<String>, now: Timestamp) -> Result<u64, StoreError>;
+
     /// Removes, at most `limit` at a time, what has ended longer ago than it is to be kept, and idempotency keys past
     /// theirs. Answers how many rows went; the caller comes again while that is `limit`.
     ///

@@ -244,6 +244,33 @@ async fn config_reload_a_removed_routes_messages_are_parked_in_sight_and_go_on_w
 }
 
 #[tokio::test]
+async fn config_reload_messages_of_a_route_that_is_gone_for_good_can_be_given_up() {
+    let vendor = Vendor::answering([status(503)]).await;
+    let other = format!("other: {{ destination: {vendor}/other }}");
+    let retry = "retry: { min_delay: 1h, max_delay: 1h }";
+    let old = format!("old: {{ destination: {vendor}/old, {retry} }}");
+    let host = start(&[&other, &old]).await;
+    let ids = [host.accept("/r/old", "").await, host.accept("/r/old", "").await];
+    for id in &ids {
+        eventually("its first attempt", async || (host.message(id).await["attempts"] == 1).then_some(())).await;
+    }
+    let discard = ["messages", "discard", "--route", "old", "--all"];
+    let served = host.try_cli(&discard).await;
+    let why = String::from_utf8_lossy(&served.stderr).into_owned();
+    assert!(!served.status.success() && why.contains("is served"), "{why}");
+
+    save(&host, &yaml(&[&other]));
+    reloaded(&host, 0).await;
+    assert!(!host.try_cli(&discard[..4]).await.status.success(), "all of them must be asked for");
+    assert_eq!(host.cli(&["messages", "discard", "--route", "old", "--reason", "no such reason"]).await, "0 discarded\n");
+    assert_eq!(host.cli(&discard).await, "2 discarded\n");
+    for id in &ids {
+        assert_eq!(host.message(id).await["state"], "discarded");
+    }
+    assert_eq!(listed(&host, "old").await, Value::Null, "nothing waits there any more");
+}
+
+#[tokio::test]
 async fn config_reload_a_disabled_route_takes_nothing_in_is_no_fallback_and_goes_on_when_enabled() {
     let vendor = Vendor::answering([status(503)]).await;
     let retry = "retry: { max_attempts: 1000, min_delay: 50ms, max_delay: 50ms }";

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::builder::PossibleValuesParser;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::AdminArgs;
 use crate::clock::Timestamp;
@@ -25,6 +25,25 @@ enum Command {
     List(List),
     /// Show a message, its request and every attempt.
     Show(Show),
+    /// Give up parked messages: those queued on a route that is disabled, or not configured any more. They are kept, as
+    /// discarded, for as long as finished messages are.
+    Discard(Discard),
+}
+
+/// Which parked messages.
+#[derive(clap::Args, Debug)]
+struct Discard {
+    /// This route's. It is refused while the host serves it.
+    #[arg(long)]
+    route: String,
+    /// Those whose reason contains this text.
+    #[arg(long, required_unless_present = "all")]
+    reason: Option<String>,
+    /// All that are queued there.
+    #[arg(long, conflicts_with = "reason")]
+    all: bool,
+    #[command(flatten)]
+    admin: AdminArgs,
 }
 
 #[derive(clap::Args, Debug)]
@@ -68,7 +87,17 @@ impl Messages {
         match self.command {
             Command::List(list) => list.run().await,
             Command::Show(show) => show.run().await,
+            Command::Discard(discard) => discard.run().await,
         }
+    }
+}
+
+impl Discard {
+    async fn run(self) -> anyhow::Result<ExitCode> {
+        let which = json!({ "route": self.route, "reason": self.reason });
+        let answer: Value = self.admin.client().await?.post("/v1/parked/discard", &which).await?;
+        out!("{} discarded", answer.get("discarded").and_then(Value::as_u64).unwrap_or(0));
+        Ok(ExitCode::SUCCESS)
     }
 }
 

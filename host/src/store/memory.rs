@@ -9,7 +9,7 @@ use async_trait::async_trait;
 
 use super::{
     Acceptance, Accepted, Claimed, Entry, Filter, Finish, Finished, Hold, KeyClaim, KeyState, LaneClaim, Lease,
-    NextDue, Owner, Retention, Selection, Store, StoreError, Stored, Summary, Then, Turn,
+    NextDue, Owner, Retention, Selection, Store, StoreError, Stored, Summary, Then, Turn, selecting,
 };
 use crate::clock::Timestamp;
 use crate::message::{Answer, AttemptRecord, Message, MessageId, Progress, RouteName, State};
@@ -391,6 +391,22 @@ impl Store for MemoryStore {
             }
         }
         Ok(discarded)
+    }
+
+    async fn discard_queued(&self, route: String, reason: Option<String>, now: Timestamp) -> Result<u64, StoreError> {
+        let mut kept = self.write()?;
+        let selected = kept.selected(&selecting::queued_on(route, reason));
+        for id in &selected {
+            if let Some(row) = kept.rows.get_mut(id) {
+                (row.state, row.ended_at, row.turn) = (State::Discarded, Some(now), None);
+                if row.reason.is_empty() {
+                    row.reason = "its route was not served".to_owned();
+                }
+                let order = row.order.clone();
+                kept.let_next(order.as_ref());
+            }
+        }
+        Ok(selected.len() as u64)
     }
 
     async fn sweep(&self, retention: Retention, now: Timestamp, limit: u32) -> Result<u64, StoreError> {

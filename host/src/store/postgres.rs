@@ -40,7 +40,7 @@ use self::connections::{Connections, LONG_PATIENCE, PATIENCE};
 use self::failure::Failure;
 use self::finish::Finishes;
 use super::encoding::EncodedAcceptance;
-use super::selecting::Amendment;
+use super::selecting::{self, Amendment};
 use super::{
     Acceptance, Accepted, Claimed, Filter, Finish, Finished, Hold, KeyClaim, KeyState, LaneClaim, Lease, Owner,
     Retention, Selection, Store, StoreError, Stored, Summary,
@@ -196,6 +196,12 @@ impl Store for PostgresStore {
     /// In steps, as [`PostgresStore::redrive`] is.
     async fn discard(&self, selection: Selection, now: Timestamp) -> Result<u64, StoreError> {
         self.walk(matching::amend(&self.connections, &selection, Amendment::Discard { now })).await
+    }
+
+    /// In steps, as [`PostgresStore::redrive`] is.
+    async fn discard_queued(&self, route: String, reason: Option<String>, now: Timestamp) -> Result<u64, StoreError> {
+        let selection = selecting::queued_on(route, reason);
+        self.walk(matching::amend(&self.connections, &selection, Amendment::DiscardQueued { now })).await
     }
 
     async fn sweep(&self, retention: Retention, now: Timestamp, limit: u32) -> Result<u64, StoreError> {

@@ -34,7 +34,7 @@ use async_trait::async_trait;
 use self::reader::Readers;
 use self::writer::Writer;
 use super::encoding::EncodedAcceptance;
-use super::selecting::Amendment;
+use super::selecting::{self, Amendment};
 use super::{
     Acceptance, Accepted, Claimed, Filter, Finish, Finished, Hold, KeyClaim, KeyState, LaneClaim, Lease, Owner,
     Retention, Selection, Store, StoreError, Stored, Summary, encoding,
@@ -118,6 +118,11 @@ impl Store for SqliteStore {
     /// In steps, as [`SqliteStore::redrive`] is.
     async fn discard(&self, selection: Selection, now: Timestamp) -> Result<u64, StoreError> {
         self.amend(selection, Amendment::Discard { now }).await
+    }
+
+    /// In steps, as [`SqliteStore::redrive`] is.
+    async fn discard_queued(&self, route: String, reason: Option<String>, now: Timestamp) -> Result<u64, StoreError> {
+        self.amend(selecting::queued_on(route, reason), Amendment::DiscardQueued { now }).await
     }
 
     async fn sweep(&self, retention: Retention, now: Timestamp, limit: u32) -> Result<u64, StoreError> {

@@ -157,3 +157,15 @@ pub(in crate::store) async fn a_message_that_leaves_for_another_route_keeps_its_
 
     assert_eq!(claimed(store).await, [id(2)]);
 }
+
+pub(in crate::store) async fn an_order_goes_on_when_who_has_the_turn_is_given_up(store: &dyn Store) {
+    three_in_order(store).await;
+    claimed(store).await;
+    done(store, finish(1, "a", Then::Queue { due: at(0), route: route("parcels") })).await;
+
+    assert_eq!(store.discard_queued("parcels".to_owned(), None, at(103)).await.unwrap(), 1);
+
+    assert_eq!(claimed(store).await, [id(2)]);
+    assert_eq!(store.discard_queued("orders".to_owned(), None, at(104)).await.unwrap(), 1, "2 is being attempted");
+    assert_eq!(stored(store, 3).await.summary.turn, None);
+}

@@ -93,6 +93,7 @@ rules! {
     postgres_skips_a_dead_letter => orders::a_dead_letter_that_is_skipped_lets_the_next_one_go;
     postgres_unblocks_an_order_when_it_sweeps => orders::a_dead_letter_that_is_kept_no_longer_lets_the_next_one_go;
     postgres_keeps_the_turn_on_another_route => orders::a_message_that_leaves_for_another_route_keeps_its_turn;
+    postgres_goes_on_with_an_order_whose_first_is_given_up => orders::an_order_goes_on_when_who_has_the_turn_is_given_up;
     postgres_takes_a_key_with_its_message => keys::a_key_is_taken_with_its_message;
     postgres_keeps_keys_by_route => keys::keys_of_different_routes_are_different_keys;
     postgres_finds_one_of_many_keys_fresh => keys::of_many_that_come_at_once_one_is_fresh;
@@ -111,6 +112,7 @@ rules! {
     postgres_redrives_afresh => selections::a_redriven_message_starts_afresh;
     postgres_redrives_only_what_ended_undelivered => selections::only_what_ended_undelivered_is_redriven;
     postgres_discards_only_dead_letters => selections::only_dead_letters_are_discarded;
+    postgres_gives_up_what_is_queued_on_a_route => selections::what_is_queued_on_a_route_is_given_up;
     postgres_amends_only_what_fits => selections::a_selection_by_filter_touches_only_what_fits;
     postgres_limits_a_selection_that_says_so => selections::a_selection_by_filter_is_limited_only_if_it_says_so;
     postgres_redrives_many_named_messages => selections::many_named_messages_are_all_redriven;
