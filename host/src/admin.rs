@@ -223,6 +223,10 @@ async fn show(Shared(admin): Shared<Arc<Admin>>, Path(id): Path<String>) -> Resp
         Ok(Some(stored)) => {
             let mut shown = message_json(&stored, &admin.routes);
             shown["request"] = request_json(&stored);
+            // For those who operate the host: a caller has no business with the messages of others.
+            if let Some(blocker) = stored.blocked_by {
+                shown["blocked_by"] = json!(blocker);
+            }
             Json(shown).into_response()
         }
         Ok(None) => Problem::unknown_message().answer(&instance),

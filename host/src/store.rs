@@ -360,6 +360,17 @@ pub struct Stored {
     pub summary: Summary,
     /// Its journal, in order.
     pub attempts: Vec<AttemptRecord>,
+    /// What it waits for, while it is behind another one of its order.
+    pub blocked_by: Option<Blocker>,
+}
+
+/// The message whose turn it is in an order, and which those behind it wait for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Blocker {
+    /// Its identity.
+    pub id: MessageId,
+    /// Its state: dead, it waits for a person.
+    pub state: State,
 }
 
 /// A message in a list.

@@ -256,6 +256,13 @@ async fn lanes_behind_a_dead_letter_an_order_blocks_or_goes_on_as_the_route_says
     let other = accept_in(&host, "blocks", "other", "good").await;
     host.until(&other, "delivered").await;
     assert_eq!(host.message(&next[0]).await["state"], "queued", "it waits for a person");
+    let waits = host.cli(&["messages", "show", &next[0]]).await;
+    assert!(waits.contains(&format!("order      k: behind {}, a dead letter that blocks it", bad[0])), "{waits}");
+    let blocks = host.cli(&["messages", "show", &bad[0]]).await;
+    assert!(blocks.contains("order      k: blocks those behind it"), "{blocks}");
+    let dead = host.cli(&["dead", "list"]).await;
+    let marked = |id: &str| dead.lines().any(|line| line.starts_with(id) && line.contains("blocks its order, k: "));
+    assert!(marked(&bad[0]) && !marked(&bad[1]), "{dead}");
     host.cli(&["dead", "discard", &bad[0]]).await;
     host.until(&next[0], "delivered").await;
 }

@@ -11,7 +11,7 @@ use super::AdminArgs;
 use crate::clock::Timestamp;
 use crate::config::show_duration;
 use crate::message::{AttemptRecord, MessageId, State, Withheld};
-use crate::store::{Summary, Turn};
+use crate::store::{Blocker, Summary, Turn};
 
 #[derive(clap::Args, Debug)]
 pub(super) struct Messages {
@@ -126,8 +126,14 @@ impl List {
         }
         out!("{:36}  {:16} {:9} {:>8}  {:24}  REASON", "ID", "ROUTE", "STATE", "ATTEMPTS", "ACCEPTED");
         for Listed { summary: message, parked } in &page.messages {
+            let blocks = match &message.order_key {
+                Some(key) if message.state == State::Dead && message.turn == Some(Turn::Now) => {
+                    format!("blocks its order, {}: ", printable(key))
+                }
+                _ => String::new(),
+            };
             out!(
-                "{:36}  {:16} {:9} {:>8}  {:24}  {}",
+                "{:36}  {:16} {:9} {:>8}  {:24}  {blocks}{}",
                 message.id.to_string(),
                 message.route,
                 if parked.is_some() { "parked" } else { message.state.as_str() },
@@ -172,10 +178,17 @@ impl Show {
             out!("ended      {ended}");
         }
         if let Some(key) = &summary.order_key {
-            let turn = match summary.turn {
-                Some(Turn::Behind) => ": waits for those before it",
-                Some(Turn::Now) => ": its turn",
-                None => "",
+            let turn = match (summary.turn, Option::<Blocker>::deserialize(&shown["blocked_by"])?) {
+                (Some(Turn::Behind), Some(Blocker { id, state: State::Dead })) => {
+                    format!(": behind {id}, a dead letter that blocks it until it is redriven or discarded")
+                }
+                (Some(Turn::Behind), Some(Blocker { id, state })) => format!(": behind {id}, which is {state}"),
+                (Some(Turn::Behind), None) => ": behind another one".to_owned(),
+                (Some(Turn::Now), _) if summary.state == State::Dead => {
+                    ": blocks those behind it until it is redriven or discarded".to_owned()
+                }
+                (Some(Turn::Now), _) => ": its turn".to_owned(),
+                (None, _) => String::new(),
             };
             out!("order      {}{turn}", printable(key));
         }

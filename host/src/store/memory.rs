@@ -8,8 +8,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 
 use super::{
-    Acceptance, Accepted, Claimed, Entry, Filter, Finish, Finished, Hold, KeyClaim, KeyState, LaneClaim, Lease,
-    NextDue, Owner, Retention, Selection, Store, StoreError, Stored, Summary, Then, Turn, selecting,
+    Acceptance, Accepted, Blocker, Claimed, Entry, Filter, Finish, Finished, Hold, KeyClaim, KeyState, LaneClaim,
+    Lease, NextDue, Owner, Retention, Selection, Store, StoreError, Stored, Summary, Then, Turn, selecting,
 };
 use crate::clock::Timestamp;
 use crate::message::{Answer, AttemptRecord, Message, MessageId, Progress, RouteName, State};
@@ -347,10 +347,15 @@ impl Store for MemoryStore {
     }
 
     async fn message(&self, id: MessageId) -> Result<Option<Stored>, StoreError> {
-        Ok(self.read().rows.get(&id).map(|row| Stored {
+        let kept = self.read();
+        Ok(kept.rows.get(&id).map(|row| Stored {
             message: row.message.clone(),
             summary: row.summary(),
             attempts: row.attempts.clone(),
+            blocked_by: (row.turn == Some(Turn::Behind))
+                .then(|| kept.rows.values().find(|other| other.order == row.order && other.turn == Some(Turn::Now)))
+                .flatten()
+                .map(|other| Blocker { id: other.message.id, state: other.state }),
         }))
     }
 

@@ -84,6 +84,7 @@ rules! {
     sqlite_unblocks_an_order_when_it_sweeps => orders::a_dead_letter_that_is_kept_no_longer_lets_the_next_one_go;
     sqlite_keeps_the_turn_on_another_route => orders::a_message_that_leaves_for_another_route_keeps_its_turn;
     sqlite_goes_on_with_an_order_whose_first_is_given_up => orders::an_order_goes_on_when_who_has_the_turn_is_given_up;
+    sqlite_names_what_a_message_waits_for => orders::a_message_names_the_one_that_it_waits_for;
     sqlite_takes_a_key_with_its_message => keys::a_key_is_taken_with_its_message;
     sqlite_keeps_keys_by_route => keys::keys_of_different_routes_are_different_keys;
     sqlite_finds_one_of_many_keys_fresh => keys::of_many_that_come_at_once_one_is_fresh;
