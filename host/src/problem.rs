@@ -61,6 +61,8 @@ pub enum Kind {
     DestinationHeld,
     /// The route's circuit breaker is open, longer than the caller waits.
     BreakerOpen,
+    /// The route's rate is used up for longer than the caller waits.
+    RateUsedUp,
 }
 
 impl Kind {
@@ -105,6 +107,7 @@ impl Kind {
                 StatusCode::SERVICE_UNAVAILABLE,
                 "The destination fails, and is left alone for a while",
             ),
+            Self::RateUsedUp => ("rate-used-up", StatusCode::SERVICE_UNAVAILABLE, "The route's rate is used up"),
         }
     }
 }

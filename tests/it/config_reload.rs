@@ -224,6 +224,9 @@ async fn config_reload_a_removed_routes_messages_are_parked_in_sight_and_go_on_w
     })
     .await;
     assert!(list.contains("its route is not configured"), "{list}");
+    let refused = host.try_cli(&["messages", "list", "--state", "parked", "--state", "dead"]).await;
+    let why = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && why.contains("ask for it by itself"), "{why}");
     let shown = host.cli(&["messages", "show", &id]).await;
     assert!(shown.contains("parked     its route is not configured"), "{shown}");
 
@@ -262,7 +265,10 @@ async fn config_reload_messages_of_a_route_that_is_gone_for_good_can_be_given_up
     save(&host, &yaml(&[&other]));
     reloaded(&host, 0).await;
     assert!(!host.try_cli(&discard[..4]).await.status.success(), "all of them must be asked for");
-    assert_eq!(host.cli(&["messages", "discard", "--route", "old", "--reason", "no such reason"]).await, "0 discarded\n");
+    assert_eq!(
+        host.cli(&["messages", "discard", "--route", "old", "--reason", "no such reason"]).await,
+        "0 discarded\n"
+    );
     assert_eq!(host.cli(&discard).await, "2 discarded\n");
     for id in &ids {
         assert_eq!(host.message(id).await["state"], "discarded");
@@ -297,6 +303,7 @@ async fn config_reload_a_disabled_route_takes_nothing_in_is_no_fallback_and_goes
     let stranded = host.accept("/r/first", "").await;
     let stranded = host.until(&stranded, "dead").await;
     assert_eq!(stranded["route"], "first", "a fallback that is disabled is not taken");
+    assert!(stranded["journal"][0]["clamped"].to_string().contains("is disabled"), "{stranded}");
 
     vendor.now_answers([ok()]);
     save(&host, &yaml(&[&first, &orders(true)]));

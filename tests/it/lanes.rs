@@ -70,6 +70,7 @@ async fn lanes_a_rate_is_kept_for_callers_that_wait() {
         "
         orders: {{ destination: '{vendor}', mode: sync, deadline: 30s, rate: {{ per_second: 10, burst: 1 }} }}
         hasty: {{ destination: '{vendor}', mode: sync, deadline: 1s, rate: 0.01 }}
+        crowded: {{ destination: '{vendor}', mode: sync, deadline: 1s, rate: {{ per_second: 2, burst: 1 }} }}
         "
     ))
     .await;
@@ -80,8 +81,16 @@ async fn lanes_a_rate_is_kept_for_callers_that_wait() {
     assert_eq!(host.post("/r/hasty", "").await.status, 200);
     let refused = host.post("/r/hasty", "").await;
     assert_eq!(refused.status, 503, "{refused:?}");
+    assert_eq!(refused.json()["type"], "urn:backstop:problem:rate-used-up");
     assert!(refused.json()["detail"].as_str().is_some_and(|why| why.contains("rate is used up")), "{refused:?}");
     assert!(refused.headers.contains_key("retry-after"));
+
+    let answers = join_all((0..10).map(|_| host.post("/r/crowded", ""))).await;
+    let (served, refused): (Vec<_>, Vec<_>) = answers.into_iter().partition(|answer| answer.status == 200);
+    assert!((1..=4).contains(&served.len()), "one at once, and two a second: {served:?}");
+    for answer in refused {
+        assert_eq!(answer.json()["type"], "urn:backstop:problem:rate-used-up", "{answer:?}");
+    }
 }
 
 #[tokio::test]

@@ -37,8 +37,8 @@ impl Amendment {
     /// The states it may be done to.
     pub(super) const fn from(self) -> &'static [State] {
         match self {
-            Self::Redrive { .. } => &[State::Answered, State::Dead, State::Dropped],
-            Self::Discard { .. } => &[State::Dead],
+            Self::Redrive { .. } => State::REDRIVEN,
+            Self::Discard { .. } => State::DISCARDED,
             Self::DiscardQueued { .. } => &[State::Queued],
         }
     }

@@ -53,6 +53,9 @@ pub(super) struct Opened {
 /// # Errors
 /// As [`super::SqliteStore::open`].
 pub(super) fn open(path: &Path) -> Result<Opened, StoreError> {
+    for name in [path.to_owned(), beside(path, "-wal"), beside(path, "-shm")] {
+        refuse_what_is_no_file(&name)?;
+    }
     refuse_a_log_without_its_file(path)?;
     make_private(path)?;
     // The same file under two names must have one lock.
@@ -68,16 +71,23 @@ pub(super) fn open(path: &Path) -> Result<Opened, StoreError> {
     Ok(Opened { path, lock: HostLock { lock, files }, connection })
 }
 
+/// # Errors
+/// [`StoreError::Unusable`] when there is something else than a file at `path`, which could not be written (a folder),
+/// would be waited for (a pipe) or lost (a device).
+fn refuse_what_is_no_file(path: &Path) -> Result<(), StoreError> {
+    if std::fs::metadata(path).is_ok_and(|there| !there.is_file()) {
+        return Err(StoreError::Unusable(format!("{} is not a regular file", path.display())));
+    }
+    Ok(())
+}
+
 /// Makes an empty file that only its owner can read, unless there is one: requests may carry credentials. SQLite
 /// gives its side files the same permissions.
 ///
 /// # Errors
-/// [`StoreError::Unusable`] when there is something else than a file, which would be waited for (a pipe) or lost
-/// (a device).
+/// As [`refuse_what_is_no_file`].
 fn make_private(path: &Path) -> Result<(), StoreError> {
-    if std::fs::metadata(path).is_ok_and(|there| !there.is_file()) {
-        return Err(StoreError::Unusable(format!("{} is not a regular file", path.display())));
-    }
+    refuse_what_is_no_file(path)?;
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(false);
     #[cfg(unix)]

@@ -284,6 +284,17 @@ fn sqlite_refuses_a_file_of_a_newer_version() {
     assert!(reason.contains("newer version of Backstop (schema 99"), "{reason}");
 }
 
+#[test]
+fn sqlite_names_a_folder_in_the_place_of_a_side_file() {
+    for ending in ["-wal", "-shm"] {
+        let place = Place::new();
+        let folder = format!("{}{ending}", place.file().display());
+        std::fs::create_dir(&folder).unwrap();
+        let reason = place.refusal();
+        assert!(reason.contains(&folder) && reason.contains("not a regular file"), "{reason}");
+    }
+}
+
 #[tokio::test]
 async fn sqlite_passes_over_a_message_it_cannot_read() {
     let place = Place::new();
