@@ -131,6 +131,7 @@ fn connect_writer(path: &Path) -> Result<Connection, StoreError> {
     connection.pragma_update(None, "journal_mode", "WAL")?;
     // In WAL mode FULL means one fsync for each commit: what is answered survives a power cut.
     connection.pragma_update(None, "synchronous", "FULL")?;
+    begin_a_new_log(&connection);
     // The log is reset once its content is in the main file, and cut back to this after a burst: 64 MiB.
     connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
     // It is brought into the main file every 16 MiB (of 4 KiB pages): the pages that every message rewrites, such as
@@ -143,6 +144,20 @@ fn connect_writer(path: &Path) -> Result<Connection, StoreError> {
     keep_plans(&connection)?;
     schema::prepare(&mut connection)?;
     Ok(connection)
+}
+
+/// Brings what an earlier host left in the log into the main file, and empties the log. What a power cut left of a
+/// commit would otherwise stay behind the commits to come; after another power cut it would look like proof of damage
+/// ([`log::damage`]).
+///
+/// Where that cannot be done now (the disk is full, or another program reads the file) the log is gone on with, as
+/// SQLite would.
+fn begin_a_new_log(connection: &Connection) {
+    match connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0)) {
+        Ok(0) => {}
+        Ok(_) => tracing::warn!("another program has the store's file open: its log is gone on with"),
+        Err(error) => tracing::warn!(%error, "could not empty the store's log: it is gone on with"),
+    }
 }
 
 /// A log whose main file is gone, or empty, would be thrown away by SQLite as a leftover.

@@ -261,6 +261,37 @@ async fn sqlite_refuses_a_file_that_is_damaged_in_the_middle() {
     assert!(!log_of(&killed).is_empty() && log_of(&killed) == log_of(&place), "and so is its log");
 }
 
+/// What a power cut leaves of `place` that comes in the middle of accepting a message with a body of `length` bytes: all
+/// of the commit but its first page.
+async fn cut_off_in_a_commit(place: &Place, number: u64, length: usize) -> Place {
+    const FRAME: usize = 24 + 4096;
+    let (store, log) = (place.open(), place.0.path().join("backstop.db-wal"));
+    let before = std::fs::read(&log).unwrap();
+    let mut message = queued(number, "orders", at(0));
+    let request = crate::message::Request { body: vec![1; length].into(), ..(*message.message.request).clone() };
+    message.message.request = request.into();
+    accept(&store, message).await;
+    let mut torn = std::fs::read(&log).unwrap();
+    let begin = torn.iter().zip(&before).take_while(|(after, before)| after == before).count().max(32);
+    torn[(begin - 32) / FRAME * FRAME + 32 + 24 + 100] ^= 0xff;
+    let cut = Place::new();
+    std::fs::copy(place.file(), cut.file()).unwrap();
+    std::fs::write(cut.0.path().join("backstop.db-wal"), torn).unwrap();
+    cut
+}
+
+#[tokio::test]
+async fn sqlite_starts_after_two_power_cuts_one_after_the_other() {
+    let place = Place::new();
+    accept(&place.open(), queued(1, "orders", at(0))).await;
+    // What is left of the first is longer than the second's, and lies behind it.
+    let once = cut_off_in_a_commit(&place, 2, 300_000).await;
+    let twice = cut_off_in_a_commit(&once, 3, 30_000).await;
+    let store = twice.open();
+    assert!(store.message(id(1)).await.unwrap().is_some());
+    assert_eq!(store.tally().await.unwrap().values().sum::<u64>(), 1, "of the others nobody was told");
+}
+
 #[test]
 fn sqlite_refuses_the_database_of_another_program_and_leaves_it_alone() {
     let place = Place::new();
