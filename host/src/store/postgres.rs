@@ -11,6 +11,7 @@
 mod accept;
 mod batches;
 mod claim;
+mod clocks;
 mod connections;
 mod failure;
 mod finish;
@@ -36,6 +37,7 @@ use tokio_util::task::TaskTracker;
 
 use self::accept::{Keyed, Plain};
 use self::batches::Batches;
+use self::clocks::Clocks;
 use self::connections::{Connections, LONG_PATIENCE, PATIENCE};
 use self::failure::Failure;
 use self::finish::Finishes;
@@ -73,6 +75,7 @@ pub struct PostgresStore {
     walking: Semaphore,
     /// What serves the batches.
     tasks: TaskTracker,
+    clocks: Clocks,
     clock: Arc<dyn Clock>,
 }
 
@@ -89,7 +92,11 @@ impl PostgresStore {
             .await
             .map_err(|error| StoreError::Unavailable(error.into()))??;
         schema::prepare(&connections).await?;
-        let connections = Arc::new(connections);
+        let (connections, clocks) = (Arc::new(connections), Clocks::new(Arc::clone(&clock)));
+        let comparing = &clocks;
+        connections
+            .call(PATIENCE, |connection| Box::pin(async move { comparing.compare(&connection).await.map(drop) }))
+            .await?;
         let tasks = TaskTracker::new();
         Ok(Self {
             plain: Batches::start(Plain(Arc::clone(&connections)), &tasks),
@@ -100,6 +107,7 @@ impl PostgresStore {
             ordering: Semaphore::new(ORDERING),
             connections,
             tasks,
+            clocks,
             clock,
         })
     }
@@ -164,7 +172,12 @@ impl Store for PostgresStore {
     }
 
     async fn claim_due(&self, lanes: Vec<LaneClaim>, now: Timestamp, lease: Lease) -> Result<Claimed, StoreError> {
-        call!(self, |connection| claim::claim_due(connection, &lanes, now, &lease))
+        let length = lease.until.since(now);
+        let (clocks, lanes, lease) = (&self.clocks, &lanes, &lease);
+        call!(self, |connection| async move {
+            clocks.check(&connection, length).await?;
+            claim::claim_due(connection, lanes, now, lease).await
+        })
     }
 
     async fn finish(&self, finish: Finish) -> Result<Finished, StoreError> {

@@ -3,12 +3,14 @@
 //! They need a server: `tests/run` starts one and says where it is in `BACKSTOP_TEST_POSTGRES`. Each test has a schema
 //! of its own.
 
+use std::sync::atomic::{AtomicI64, Ordering};
+
 use proptest::prelude::*;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::*;
-use crate::clock::SystemClock;
+use crate::clock::{Chance, SystemClock};
 use crate::store::Then;
 use crate::store::contract::{
     accept, acceptance, at, claim_ids, delivered, finish, id, keys, lease, leased, leases, model, orders, owner,
@@ -365,5 +367,49 @@ async fn postgres_keeps_no_finish_waiting_for_those_that_wait_for_their_order() 
     let (held, finished) = tokio::join!(holding, finishing);
     held.unwrap();
     assert_eq!(finished.unwrap(), Finished::Done);
+    place.remove().await;
+}
+
+/// The machine's clock, set ahead by so many milliseconds, or back.
+#[derive(Default)]
+struct SetClock(AtomicI64);
+
+#[async_trait]
+impl Clock for SetClock {
+    fn now(&self) -> Timestamp {
+        let ahead = self.0.load(Ordering::SeqCst);
+        Timestamp::from_millis(SystemClock.now().as_millis().saturating_add_signed(ahead))
+    }
+
+    async fn sleep_until(&self, moment: Timestamp) {
+        self.sleep(moment.since(self.now())).await;
+    }
+
+    async fn sleep(&self, length: Duration) {
+        SystemClock.sleep(length).await;
+    }
+
+    fn chance(&self) -> Chance {
+        SystemClock.chance()
+    }
+}
+
+#[tokio::test]
+async fn postgres_claims_nothing_while_the_clocks_are_a_third_of_a_lease_apart() {
+    let (place, clock) = (Place::new(), Arc::new(SetClock::default()));
+    let store = PostgresStore::open(&place.target, Arc::clone(&clock) as Arc<dyn Clock>).await.unwrap();
+    accept(&store, queued(1, "orders", at(0))).await;
+    let claim = async || {
+        let lane = LaneClaim { route: route("orders"), limit: 1, retries: 1 };
+        store.claim_due(vec![lane], at(1), lease("a", at(31))).await
+    };
+    for (ahead, how) in [(15_000, "ahead of the database's"), (-15_000, "behind the database's")] {
+        clock.0.store(ahead, Ordering::SeqCst);
+        let refused = claim().await.expect_err("nothing is claimed");
+        let why = std::error::Error::source(&refused).map(ToString::to_string).unwrap_or_default();
+        assert!(why.contains(how) && why.contains("a third of `lease`, 10s"), "{why}");
+    }
+    clock.0.store(-5_000, Ordering::SeqCst);
+    assert_eq!(claim().await.unwrap().messages.len(), 1, "that is near enough, and found out at once");
     place.remove().await;
 }
