@@ -20,6 +20,28 @@ use crate::routes::Routes;
 use crate::store::{Hold, Then};
 use crate::watch::Watch;
 
+/// Logs an attempt. A level belongs to a line of code, so that it cannot be an argument of a function.
+macro_rules! log {
+    ($level:ident, $message:ident, $route:ident, $record:ident) => {
+        tracing::event!(
+            target: "backstop::attempt",
+            tracing::Level::$level,
+            route = %$route.name,
+            message_id = %$message.id,
+            attempt = $record.number,
+            outcome = %$record.outcome,
+            fault = (!$record.outcome.detail.is_empty()).then_some($record.outcome.detail.as_str()),
+            verdict = $record.verdict.as_str(),
+            reason = $record.reason,
+            transition = $record.transition,
+            delay_ms = $record.delay_ms,
+            clamped = (!$record.clamped.is_empty()).then(|| $record.clamped.join("; ")),
+            latency_ms = $record.latency_ms,
+            "attempt"
+        )
+    };
+}
+
 /// How the reason of a decision begins that a policy failed to make.
 const POLICY_FAILED: &str = "policy failed";
 
@@ -314,7 +336,8 @@ impl Attempts {
         message::conclude(progress, policy.into_iter().chain(route.fallback.clone()), can_take)
     }
 
-    /// Makes the attempt known: one log line, the alarm's meter, those who watch.
+    /// Makes the attempt known: one log line, the alarm's meter, those who watch. Nearly all attempts are first ones
+    /// that deliver: their lines would hide the others, and cost more than judging does, so they are for those who debug.
     fn note(&self, message: &Message, route: &Route, made: &Made) {
         let record = &made.record;
         if matches!(made.course, Course::Attempted(_)) {
@@ -322,21 +345,11 @@ impl Attempts {
             let failed = !matches!(record.verdict, VerdictKind::Accept | VerdictKind::Drop);
             self.alarms.record(&route.name, self.clock.now(), failed);
         }
-        tracing::info!(
-            target: "backstop::attempt",
-            route = %route.name,
-            message_id = %message.id,
-            attempt = record.number,
-            outcome = %record.outcome,
-            fault = (!record.outcome.detail.is_empty()).then_some(record.outcome.detail.as_str()),
-            verdict = record.verdict.as_str(),
-            reason = record.reason,
-            transition = record.transition,
-            delay_ms = record.delay_ms,
-            clamped = (!record.clamped.is_empty()).then(|| record.clamped.join("; ")),
-            latency_ms = record.latency_ms,
-            "attempt"
-        );
+        if is_ordinary(made) {
+            log!(DEBUG, message, route, record);
+        } else {
+            log!(INFO, message, route, record);
+        }
         if let Some(failure) = &record.provenance.failure {
             let policy = record.provenance.policy.as_deref();
             tracing::warn!(
@@ -352,6 +365,15 @@ impl Attempts {
         }
         self.watch.attempt(message, made);
     }
+}
+
+/// Whether there is nothing about the attempt that somebody might look for: it was the first, and it delivered.
+fn is_ordinary(made: &Made) -> bool {
+    let record = &made.record;
+    matches!(made.transition, Transition::Delivered)
+        && record.number == 1
+        && record.clamped.is_empty()
+        && record.provenance.failure.is_none()
 }
 
 fn view_of(progress: &Progress, route: &Route, now: Timestamp, latency: Duration) -> AttemptView {

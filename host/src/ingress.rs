@@ -3,6 +3,7 @@
 //! It judges nothing and sends nothing; it takes responsibility (a 202 only after the commit), or refuses with a
 //! problem that says why.
 
+mod onward;
 mod request;
 mod waiting;
 
@@ -30,6 +31,7 @@ use crate::queue::{Holds, Offered, Queue};
 use crate::routes::{Routes, Standing};
 use crate::store::{KeyClaim, KeyState, Owner, Store, StoreError};
 use crate::watch::Watch;
+use onward::Onward;
 use waiting::Waiting;
 
 /// What a caller refused for want of room is told to wait.
@@ -128,12 +130,15 @@ impl Ingress {
         // From here on the host acts, and a caller that hangs up must not stop it half-way: what it began with the
         // store, or with a destination, it brings to its end.
         let ingress = Arc::clone(self);
-        let chain = self.chains.spawn(async move {
+        let work = Onward::new(&self.chains, async move {
             let answer = ingress.serve(message, route).await;
             drop(place);
             answer
         });
-        chain.await.unwrap_or_else(|_| Err(Problem::new(Kind::Internal, "the host failed; its log says more")))
+        work.await.unwrap_or_else(|_| {
+            tracing::error!(route = %name, "the host failed in serving a request");
+            Err(Problem::new(Kind::Internal, "the host failed; its log says more"))
+        })
     }
 
     /// The route by this name, if it takes messages in.

@@ -4,6 +4,11 @@ use std::process::ExitCode;
 
 use backstop::cli::{self, Cli};
 use clap::Parser;
+use mimalloc::MiMalloc;
+
+/// A message is some hundred small allocations on its way, most of them given back on another thread.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();

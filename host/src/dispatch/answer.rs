@@ -26,12 +26,14 @@ pub(super) struct Remainder {
     response: reqwest::Response,
     /// How much is left, if the answer said how long it is.
     left: Option<u64>,
+    /// Whether the end was seen: then there is none.
+    ended: bool,
 }
 
 impl Remainder {
     /// Reads a small remainder, so that the connection is used again; anything else is cut off.
     pub(super) async fn drain(mut self) {
-        if self.left.is_some_and(|left| left > DRAIN_LIMIT as u64) {
+        if self.ended || self.left.is_some_and(|left| left > DRAIN_LIMIT as u64) {
             return;
         }
         let to_the_end = async {
@@ -103,7 +105,7 @@ pub(super) async fn read(
         return Err(too_long());
     }
     let body: Bytes = body.freeze();
-    Ok((Response { status, headers, body, truncated }, Remainder { response, left }))
+    Ok((Response { status, headers, body, truncated }, Remainder { response, left, ended }))
 }
 
 /// Whether there is more of the body.

@@ -253,6 +253,10 @@ impl Waiting {
                 Some(Ok(right)) => Some(right),
                 None => None,
             };
+            // Nearly always there is one, and nothing is to be waited for.
+            if let Some(permit) = lane.try_permit(now) {
+                return Next::Attempt(permit, right);
+            }
             tokio::select! {
                 // Nobody waits on a held destination with a permit in hand: a hold that came while this one waited for
                 // its turn is looked for again.

@@ -25,20 +25,22 @@ impl Queue {
         self.in_flight.spawn(async move {
             let held = Held { queue: &queue, id: message.id };
             tokio::select! {
-                () = queue.attempt(message, &lane, &mut permit, withheld) => drop(held),
+                () = queue.attempt(message, &lane, permit, withheld) => drop(held),
                 // Still held: it is given back with all that is left.
                 () = queue.abort.cancelled() => std::mem::forget(held),
             }
-            drop(permit);
         });
     }
 
-    async fn attempt(&self, message: Message, lane: &Lane, permit: &mut Permit, withheld: bool) {
+    async fn attempt(&self, message: Message, lane: &Lane, mut permit: Permit, withheld: bool) {
         let terms = Terms { withheld, ..Terms::QUEUED };
         let made = self.attempts.make(&message, &lane.route, terms).await;
         if let Some(failed) = made.destination_failed() {
             permit.came_to(failed, self.clock.now());
         }
+        // The next attempt need not wait for the disk. What waits for it is bounded by what was accepted or claimed:
+        // a store that writes nothing down hands out nothing either.
+        drop(permit);
         let then = made.then(&message, self.clock.now());
         if self.finish(&message, made, then.clone()).await == Finished::LeaseLost {
             tracing::warn!(message_id = %message.id, route = %message.route, "lease lost: another host repeats this attempt");

@@ -139,8 +139,8 @@ fn connect_writer(path: &Path) -> Result<Connection, StoreError> {
     connection.pragma_update(None, "wal_autocheckpoint", 4096)?;
     // Savepoints keep what they may have to restore in memory, not in a temporary file.
     connection.pragma_update(None, "temp_store", "MEMORY")?;
-    // 32 MiB, in KiB.
-    connection.pragma_update(None, "cache_size", -(32 << 10))?;
+    // 16 MiB, in KiB: what messages on their way touch are the ends of the tables.
+    connection.pragma_update(None, "cache_size", -(16 << 10))?;
     keep_plans(&connection)?;
     schema::prepare(&mut connection)?;
     Ok(connection)

@@ -165,7 +165,7 @@ pub(super) fn backlog(connection: &Connection) -> Result<BTreeMap<String, u64>, 
 
 fn count_by_route(connection: &Connection, state: State) -> Result<BTreeMap<String, u64>, StoreError> {
     const FINISHED: &str = "SELECT route FROM messages INDEXED BY messages_finished
-        WHERE state IN ('delivered', 'dropped', 'discarded') AND state = ?1";
+        WHERE ended_at IS NOT NULL AND state NOT IN ('answered', 'dead') AND state = ?1";
     const IN_FLIGHT: &str = "SELECT route FROM messages INDEXED BY messages_leased
         WHERE state = 'in_flight' AND state = ?1";
     const OTHERS: &str = "SELECT route FROM messages INDEXED BY messages_by_state

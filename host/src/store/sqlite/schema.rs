@@ -43,7 +43,7 @@ use crate::store::StoreError;
 pub(super) const APPLICATION_ID: i32 = 0x4253_5450;
 
 /// How a file comes from each version to the next.
-const MIGRATIONS: &[&str] = &[FIRST, ORDERS, FEWER_ENTRIES];
+const MIGRATIONS: &[&str] = &[FIRST, ORDERS, FEWER_ENTRIES, NO_LISTS];
 
 const FIRST: &str = "
 CREATE TABLE messages (
@@ -131,6 +131,56 @@ CREATE INDEX messages_in_order ON messages (order_route, order_key, turn, seq) W
 const FEWER_ENTRIES: &str = "
 DROP INDEX messages_by_state;
 CREATE INDEX messages_by_state ON messages (state, id, route) WHERE state NOT IN ('delivered', 'in_flight');
+";
+
+/// The same rules without a list of more than two values: SQLite builds a temporary tree of such a list each time a row
+/// is written. A table's own rules cannot be changed, so its rows move to a new one.
+const NO_LISTS: &str = "
+CREATE TABLE moved (
+    seq               INTEGER PRIMARY KEY,
+    id                BLOB NOT NULL UNIQUE CHECK (length(id) = 16),
+    route             TEXT NOT NULL,
+    state             TEXT NOT NULL,
+    due_at            INTEGER,
+    lease_owner       TEXT,
+    lease_until       INTEGER,
+    accepted_at       INTEGER NOT NULL,
+    ended_at          INTEGER,
+    reason            TEXT NOT NULL,
+    idempotency_key   TEXT,
+    attempts          INTEGER NOT NULL,
+    journal           INTEGER NOT NULL,
+    started_at        INTEGER,
+    previous_delay_ns INTEGER,
+    reauthenticated   INTEGER NOT NULL,
+    hops              INTEGER NOT NULL,
+    order_route       TEXT,
+    order_key         TEXT,
+    turn              INTEGER NOT NULL DEFAULT 0,
+    CHECK (state = 'in_flight' OR state = 'delivered' OR state = 'queued' OR state = 'answered' OR state = 'dead'
+           OR state = 'dropped' OR state = 'discarded'),
+    CHECK ((state = 'queued' OR state = 'in_flight') = (due_at IS NOT NULL)),
+    CHECK ((due_at IS NULL) = (ended_at IS NOT NULL)),
+    CHECK ((state = 'in_flight') = (lease_owner IS NOT NULL)),
+    CHECK ((state = 'in_flight') = (lease_until IS NOT NULL)),
+    CHECK (turn BETWEEN 0 AND 2 AND (turn = 0 OR order_key IS NOT NULL) AND (turn <> 2 OR state = 'queued'))
+) STRICT;
+INSERT INTO moved (seq, id, route, state, due_at, lease_owner, lease_until, accepted_at, ended_at, reason,
+                   idempotency_key, attempts, journal, started_at, previous_delay_ns, reauthenticated, hops,
+                   order_route, order_key, turn)
+    SELECT seq, id, route, state, due_at, lease_owner, lease_until, accepted_at, ended_at, reason,
+           idempotency_key, attempts, journal, started_at, previous_delay_ns, reauthenticated, hops,
+           order_route, order_key, turn FROM messages;
+DROP TABLE messages;
+ALTER TABLE moved RENAME TO messages;
+
+CREATE INDEX messages_due      ON messages (route, (attempts > 0), due_at) WHERE state = 'queued' AND turn < 2;
+CREATE INDEX messages_in_order ON messages (order_route, order_key, turn, seq) WHERE turn > 0;
+CREATE INDEX messages_leased   ON messages (route, lease_until) WHERE state = 'in_flight';
+CREATE INDEX messages_by_state ON messages (state, id, route) WHERE state NOT IN ('delivered', 'in_flight');
+CREATE INDEX messages_finished ON messages (state, ended_at, route)
+    WHERE ended_at IS NOT NULL AND state NOT IN ('answered', 'dead');
+CREATE INDEX messages_aside    ON messages (state, route, ended_at) WHERE state IN ('answered', 'dead');
 ";
 
 /// Makes sure the file is a Backstop store of this version, migrating an older one and filling an empty one.

@@ -24,7 +24,7 @@ pub(super) fn sweep(
     limit: u32,
 ) -> Result<u64, StoreError> {
     const FINISHED: &str = "SELECT seq FROM messages INDEXED BY messages_finished
-        WHERE state IN ('delivered', 'dropped', 'discarded') AND state = ?1 AND ended_at < ?2
+        WHERE ended_at IS NOT NULL AND state NOT IN ('answered', 'dead') AND state = ?1 AND ended_at < ?2
         ORDER BY ended_at LIMIT ?3";
     const ASIDE: &str = "SELECT seq FROM messages INDEXED BY messages_aside
         WHERE state IN ('answered', 'dead') AND state = ?1 AND ended_at < ?2 AND route = ?4
