@@ -272,6 +272,9 @@ impl Waiting {
                     self.shut = lane.shut(self.deadline).or(self.shut);
                     let why = match self.shut {
                         Some(shut) => shut.to_string(),
+                        None if lane.route.rate.is_some() => {
+                            "others are before it, by the route's rate or its concurrency".to_owned()
+                        }
                         None => "the route's concurrency is used up".to_owned(),
                     };
                     return give_up(self.deadline, format!("no attempt could begin: {why}"));
