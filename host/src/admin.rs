@@ -87,6 +87,7 @@ pub fn router(admin: Arc<Admin>) -> Router {
         .route("/v1/messages/{id}", get(show))
         .route("/v1/dead/redrive", post(redrive))
         .route("/v1/dead/discard", post(discard))
+        .route("/v1/parked/discard", post(parked::discard))
         .layer(axum::extract::DefaultBodyLimit::max(MAX_BODY))
         .layer(middleware::from_fn_with_state(Arc::clone(&admin), guard));
     Router::new()
@@ -98,7 +99,7 @@ pub fn router(admin: Arc<Admin>) -> Router {
 }
 
 async fn nothing_here(request: Request) -> Response {
-    let detail = "GET /v1/routes, /v1/config, /v1/policies, /v1/alarms, /v1/holds, /v1/messages; POST /v1/dead/redrive, /v1/dead/discard";
+    let detail = "GET /v1/routes, /v1/config, /v1/policies, /v1/alarms, /v1/holds, /v1/messages; POST /v1/dead/redrive, /v1/dead/discard, /v1/parked/discard";
     Problem::new(Kind::NotFound, detail).answer(request.uri().path())
 }
 
@@ -198,9 +199,13 @@ async fn list(Shared(admin): Shared<Arc<Admin>>, query: Result<Query<ListQuery>,
         for name in asked.split(',').filter(|name| !name.is_empty()) {
             match State::ALL.iter().find(|state| state.as_str() == name) {
                 Some(state) => filter.states.push(*state),
+                None if name == PARKED => {
+                    return bad(format!(
+                        "{PARKED} is no state beside others (it is queued, on a route that is not served): ask for it by itself"
+                    ));
+                }
                 None => {
-                    let known: Vec<&str> = State::ALL.iter().map(|state| state.as_str()).collect();
-                    let known = known.join(", ");
+                    let known = names(&State::ALL);
                     return bad(format!("no state is called {name:?}; there are {known}, and {PARKED} by itself"));
                 }
             }
@@ -222,6 +227,10 @@ async fn show(Shared(admin): Shared<Arc<Admin>>, Path(id): Path<String>) -> Resp
         Ok(Some(stored)) => {
             let mut shown = message_json(&stored, &admin.routes);
             shown["request"] = request_json(&stored);
+            // For those who operate the host: a caller has no business with the messages of others.
+            if let Some(blocker) = stored.blocked_by {
+                shown["blocked_by"] = json!(blocker);
+            }
             Json(shown).into_response()
         }
         Ok(None) => Problem::unknown_message().answer(&instance),
@@ -280,15 +289,30 @@ fn names_a_secret(name: &HeaderName) -> bool {
     *name != "idempotency-key" && words.iter().any(|word| name.as_str().contains(word))
 }
 
+fn names(states: &[State]) -> String {
+    states.iter().map(|state| state.as_str()).collect::<Vec<_>>().join(", ")
+}
+
+/// Why what is selected cannot be `done` to it at all: it is only done to messages in the states `from`.
+fn misfit(selection: &Selection, done: &str, from: &[State]) -> Option<Problem> {
+    let Selection::Matching(filter) = selection else { return None };
+    let misfit = filter.states.iter().find(|state| !from.contains(state))?;
+    let detail = format!("no message is {done} that is {misfit}, only those that are {}", names(from));
+    Some(Problem::new(Kind::BadRequest, detail))
+}
+
 async fn redrive(Shared(admin): Shared<Arc<Admin>>, selection: Result<Json<Selection>, JsonRejection>) -> Response {
     match selection {
         Ok(Json(Selection::Matching(Filter { route: Some(route), .. }))) if !admin.routes.is_configured(&route) => {
             let detail = format!("no route is called {route:?}: its messages would wait for ever; configure it first");
             Problem::new(Kind::UnknownRoute, detail).answer("/v1/dead/redrive")
         }
-        Ok(Json(selection)) => match admin.queue.redrive(selection).await {
-            Ok(redriven) => Json(json!({ "redriven": redriven })).into_response(),
-            Err(error) => store_problem(&error, "/v1/dead/redrive"),
+        Ok(Json(selection)) => match misfit(&selection, "redriven", State::REDRIVEN) {
+            Some(problem) => problem.answer("/v1/dead/redrive"),
+            None => match admin.queue.redrive(selection).await {
+                Ok(redriven) => Json(json!({ "redriven": redriven })).into_response(),
+                Err(error) => store_problem(&error, "/v1/dead/redrive"),
+            },
         },
         Err(rejection) => Problem::new(Kind::BadRequest, rejection.body_text()).answer("/v1/dead/redrive"),
     }
@@ -296,9 +320,12 @@ async fn redrive(Shared(admin): Shared<Arc<Admin>>, selection: Result<Json<Selec
 
 async fn discard(Shared(admin): Shared<Arc<Admin>>, selection: Result<Json<Selection>, JsonRejection>) -> Response {
     match selection {
-        Ok(Json(selection)) => match admin.queue.discard(selection).await {
-            Ok(discarded) => Json(json!({ "discarded": discarded })).into_response(),
-            Err(error) => store_problem(&error, "/v1/dead/discard"),
+        Ok(Json(selection)) => match misfit(&selection, "discarded", State::DISCARDED) {
+            Some(problem) => problem.answer("/v1/dead/discard"),
+            None => match admin.queue.discard(selection).await {
+                Ok(discarded) => Json(json!({ "discarded": discarded })).into_response(),
+                Err(error) => store_problem(&error, "/v1/dead/discard"),
+            },
         },
         Err(rejection) => Problem::new(Kind::BadRequest, rejection.body_text()).answer("/v1/dead/discard"),
     }

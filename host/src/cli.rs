@@ -67,9 +67,9 @@ enum Command {
         after_help = "Examples:\n  backstop send orders /v1/orders -d '{\"id\": 7}'\n  backstop send orders -X PUT -H 'content-type: text/plain' -d @body.txt"
     )]
     Send(send::Send),
-    /// Look at the messages of a running host.
+    /// Look at the messages of a running host, or give up those of routes that are gone.
     #[command(
-        after_help = "Examples:\n  backstop messages list --route orders --state queued\n  backstop messages show 01931b5e-…"
+        after_help = "Examples:\n  backstop messages list --route orders --state queued\n  backstop messages show 01931b5e-…\n  backstop messages discard --route gone --all"
     )]
     Messages(messages::Messages),
     /// Look at dead letters, queue them again, or give them up.

@@ -339,7 +339,7 @@ pub enum State {
     Dead,
     /// Found worthless by a policy and forgotten.
     Dropped,
-    /// A dead letter that a person gave up.
+    /// Given up by a person: a dead letter, or a message that waited on a route that nobody serves.
     Discarded,
 }
 
@@ -347,6 +347,12 @@ impl State {
     /// Every state, in order of life.
     pub const ALL: [Self; 7] =
         [Self::Queued, Self::InFlight, Self::Delivered, Self::Answered, Self::Dead, Self::Dropped, Self::Discarded];
+
+    /// The states that a message may be redriven from.
+    pub const REDRIVEN: &[Self] = &[Self::Answered, Self::Dead, Self::Dropped];
+
+    /// The states that a message may be discarded from, as long as its route is served.
+    pub const DISCARDED: &[Self] = &[Self::Dead];
 
     /// Whether nothing more will happen to the message by itself.
     pub const fn is_terminal(self) -> bool {

@@ -31,6 +31,8 @@ pub enum Kind {
     NoRoute,
     /// The route takes nothing in for now.
     RouteDisabled,
+    /// The route is served, and what was asked for is only done to those that are not.
+    RouteServed,
     /// No such message.
     UnknownMessage,
     /// No such page.
@@ -61,6 +63,8 @@ pub enum Kind {
     DestinationHeld,
     /// The route's circuit breaker is open, longer than the caller waits.
     BreakerOpen,
+    /// The route's rate is used up for longer than the caller waits.
+    RateUsedUp,
 }
 
 impl Kind {
@@ -74,6 +78,7 @@ impl Kind {
             Self::RouteDisabled => {
                 ("route-disabled", StatusCode::SERVICE_UNAVAILABLE, "The route takes nothing in for now")
             }
+            Self::RouteServed => ("route-served", StatusCode::CONFLICT, "The route is served"),
             Self::UnknownMessage => ("unknown-message", StatusCode::NOT_FOUND, "There is no such message"),
             Self::NotFound => ("not-found", StatusCode::NOT_FOUND, "There is nothing here"),
             Self::RequestTimeout => ("request-timeout", StatusCode::REQUEST_TIMEOUT, "The body did not arrive in time"),
@@ -105,6 +110,7 @@ impl Kind {
                 StatusCode::SERVICE_UNAVAILABLE,
                 "The destination fails, and is left alone for a while",
             ),
+            Self::RateUsedUp => ("rate-used-up", StatusCode::SERVICE_UNAVAILABLE, "The route's rate is used up"),
         }
     }
 }

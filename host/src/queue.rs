@@ -305,6 +305,23 @@ impl Queue {
         discarding.await.unwrap_or_else(|broken| Err(StoreError::Unavailable(Box::new(broken))))
     }
 
+    /// Gives up what is queued on a route that nobody serves, as [`Store::discard_queued`] does. Those behind them in their
+    /// order may go on. Goes on to its end even if the caller does not wait for it.
+    ///
+    /// # Errors
+    /// [`StoreError`]; some may have been given up before it.
+    pub async fn discard_queued(self: &Arc<Self>, route: String, reason: Option<String>) -> Result<u64, StoreError> {
+        let queue = Arc::clone(self);
+        let discarding = self.in_flight.spawn(async move {
+            let now = queue.clock.now();
+            let discarded = queue.store.discard_queued(route, reason, now).await;
+            queue.recount().await;
+            queue.look_at_orders(now);
+            discarded
+        });
+        discarding.await.unwrap_or_else(|broken| Err(StoreError::Unavailable(Box::new(broken))))
+    }
+
     /// Has every lane looked at where messages wait for their turn: one of them may have it now.
     fn look_at_orders(&self, now: Timestamp) {
         let ordered = |lane: &&Arc<Lane>| lane.route.order.is_some();

@@ -51,11 +51,12 @@ pub trait Store: Send + Sync + 'static {
     /// [`StoreError`]
     async fn open_key(&self, claim: KeyClaim, now: Timestamp) -> Result<KeyState, StoreError>;
 
-    /// Writes down the answer given under an opened key, or, with `None`, gives the key back.
+    /// Writes down the answer given under a key that was opened with this claim, or, with `None`, gives the key back. A
+    /// key that another message has taken since is left alone.
     ///
     /// # Errors
     /// [`StoreError`]
-    async fn close_key(&self, route: RouteName, key: String, answer: Option<Answer>) -> Result<(), StoreError>;
+    async fn close_key(&self, claim: KeyClaim, answer: Option<Answer>) -> Result<(), StoreError>;
 
     /// Claims messages that are due, oldest due first, for each lane at most `limit`, under a lease. No message is
     /// ever held under two leases, and of those in one order only the first is ever claimed. Where a lease had lapsed,
@@ -108,6 +109,14 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// [`StoreError`]
     async fn discard(&self, selection: Selection, now: Timestamp) -> Result<u64, StoreError>;
+
+    /// Gives up what is queued on `route` and whose reason contains `reason`, if that is given: it becomes
+    /// [`State::Discarded`]. What is being attempted is left alone. Whoever calls this knows that nobody serves the
+    /// route. Answers how many messages were given up.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    async fn discard_queued(&self, route: String, reason: Option<String>, now: Timestamp) -> Result<u64, StoreError>;
 
     /// Removes, at most `limit` at a time, what has ended longer ago than it is to be kept, and idempotency keys past
     /// theirs. Answers how many rows went; the caller comes again while that is `limit`.
@@ -351,6 +360,17 @@ pub struct Stored {
     pub summary: Summary,
     /// Its journal, in order.
     pub attempts: Vec<AttemptRecord>,
+    /// What it waits for, while it is behind another one of its order.
+    pub blocked_by: Option<Blocker>,
+}
+
+/// The message whose turn it is in an order, and which those behind it wait for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Blocker {
+    /// Its identity.
+    pub id: MessageId,
+    /// Its state: dead, it waits for a person.
+    pub state: State,
 }
 
 /// A message in a list.

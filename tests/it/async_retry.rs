@@ -168,6 +168,11 @@ async fn async_retry_exhausted_a_message_is_a_dead_letter_that_can_be_redriven_o
     vendor.now_answers([ok()]);
     assert_eq!(host.cli(&["dead", "redrive", &first]).await, "1 redriven\n");
     assert_eq!(host.until(&first, "delivered").await["attempts"], 4, "the journal goes on");
+    for done in ["redrive", "discard"] {
+        let refused = host.try_cli(&["dead", done, "--all", "--state", "dead", "--state", "queued"]).await;
+        let why = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(!refused.status.success() && why.contains("that is queued, only those that are"), "{why}");
+    }
     assert_eq!(host.cli(&["dead", "discard", "--route", "orders"]).await, "1 discarded\n");
     assert_eq!(host.message(&second).await["state"], "discarded");
     assert_eq!(host.cli(&["dead", "list"]).await, "no messages fit\n");

@@ -224,6 +224,9 @@ async fn config_reload_a_removed_routes_messages_are_parked_in_sight_and_go_on_w
     })
     .await;
     assert!(list.contains("its route is not configured"), "{list}");
+    let refused = host.try_cli(&["messages", "list", "--state", "parked", "--state", "dead"]).await;
+    let why = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && why.contains("ask for it by itself"), "{why}");
     let shown = host.cli(&["messages", "show", &id]).await;
     assert!(shown.contains("parked     its route is not configured"), "{shown}");
 
@@ -241,6 +244,36 @@ async fn config_reload_a_removed_routes_messages_are_parked_in_sight_and_go_on_w
     let message = host.until(&id, "delivered").await;
     assert_eq!(message["parked"], Value::Null);
     assert_eq!(listed(&host, "orders").await["state"], "serving");
+}
+
+#[tokio::test]
+async fn config_reload_messages_of_a_route_that_is_gone_for_good_can_be_given_up() {
+    let vendor = Vendor::answering([status(503)]).await;
+    let other = format!("other: {{ destination: {vendor}/other }}");
+    let retry = "retry: { min_delay: 1h, max_delay: 1h }";
+    let old = format!("old: {{ destination: {vendor}/old, {retry} }}");
+    let host = start(&[&other, &old]).await;
+    let ids = [host.accept("/r/old", "").await, host.accept("/r/old", "").await];
+    for id in &ids {
+        eventually("its first attempt", async || (host.message(id).await["attempts"] == 1).then_some(())).await;
+    }
+    let discard = ["messages", "discard", "--route", "old", "--all"];
+    let served = host.try_cli(&discard).await;
+    let why = String::from_utf8_lossy(&served.stderr).into_owned();
+    assert!(!served.status.success() && why.contains("is served"), "{why}");
+
+    save(&host, &yaml(&[&other]));
+    reloaded(&host, 0).await;
+    assert!(!host.try_cli(&discard[..4]).await.status.success(), "all of them must be asked for");
+    assert_eq!(
+        host.cli(&["messages", "discard", "--route", "old", "--reason", "no such reason"]).await,
+        "0 discarded\n"
+    );
+    assert_eq!(host.cli(&discard).await, "2 discarded\n");
+    for id in &ids {
+        assert_eq!(host.message(id).await["state"], "discarded");
+    }
+    assert_eq!(listed(&host, "old").await, Value::Null, "nothing waits there any more");
 }
 
 #[tokio::test]
@@ -270,6 +303,7 @@ async fn config_reload_a_disabled_route_takes_nothing_in_is_no_fallback_and_goes
     let stranded = host.accept("/r/first", "").await;
     let stranded = host.until(&stranded, "dead").await;
     assert_eq!(stranded["route"], "first", "a fallback that is disabled is not taken");
+    assert!(stranded["journal"][0]["clamped"].to_string().contains("is disabled"), "{stranded}");
 
     vendor.now_answers([ok()]);
     save(&host, &yaml(&[&first, &orders(true)]));
@@ -294,6 +328,24 @@ async fn config_reload_an_attempt_under_way_ends_under_the_terms_it_began_with()
     assert_eq!(host.until(&before, "dead").await["attempts"], 1, "the old terms allowed one attempt");
     let after = host.accept("/r/orders", "").await;
     assert_eq!(host.until(&after, "delivered").await["attempts"], 2, "the new ones allow more");
+}
+
+#[tokio::test]
+async fn config_reload_a_changed_rate_holds_at_once_for_what_waits_by_the_one_before() {
+    let vendor = Vendor::answering([ok()]).await;
+    let queued = |rate| format!("queued: {{ destination: '{vendor}', rate: {rate} }}");
+    let left = |rate| format!("left: {{ destination: '{vendor}', mode: sync_then_async, deadline: 1s, rate: {rate} }}");
+    let host = start(&[&queued(0.001), &left(0.001)]).await;
+    let first = host.accept("/r/queued", "").await;
+    host.until(&first, "delivered").await;
+    assert_eq!(host.post("/r/left", "").await.status, 200);
+    let waiting = [host.accept("/r/queued", "").await, host.accept("/r/left", "").await];
+
+    save(&host, &yaml(&[&queued(0.01), &left(0.01)]));
+    reloaded(&host, 0).await;
+    for id in waiting {
+        host.until(&id, "delivered").await;
+    }
 }
 
 #[tokio::test]

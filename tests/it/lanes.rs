@@ -70,6 +70,7 @@ async fn lanes_a_rate_is_kept_for_callers_that_wait() {
         "
         orders: {{ destination: '{vendor}', mode: sync, deadline: 30s, rate: {{ per_second: 10, burst: 1 }} }}
         hasty: {{ destination: '{vendor}', mode: sync, deadline: 1s, rate: 0.01 }}
+        crowded: {{ destination: '{vendor}', mode: sync, deadline: 1s, rate: {{ per_second: 2, burst: 1 }} }}
         "
     ))
     .await;
@@ -80,8 +81,15 @@ async fn lanes_a_rate_is_kept_for_callers_that_wait() {
     assert_eq!(host.post("/r/hasty", "").await.status, 200);
     let refused = host.post("/r/hasty", "").await;
     assert_eq!(refused.status, 503, "{refused:?}");
+    assert_eq!(refused.json()["type"], "urn:backstop:problem:rate-used-up");
     assert!(refused.json()["detail"].as_str().is_some_and(|why| why.contains("rate is used up")), "{refused:?}");
     assert!(refused.headers.contains_key("retry-after"));
+
+    let answers = join_all((0..10).map(|_| host.post("/r/crowded", ""))).await;
+    // One whose attempt began just before its deadline may hear that it was too late.
+    for refused in answers.iter().filter(|answer| answer.status == 503) {
+        assert!(refused.json()["detail"].as_str().is_some_and(|why| why.contains("rate")), "{refused:?}");
+    }
 }
 
 #[tokio::test]
@@ -256,6 +264,13 @@ async fn lanes_behind_a_dead_letter_an_order_blocks_or_goes_on_as_the_route_says
     let other = accept_in(&host, "blocks", "other", "good").await;
     host.until(&other, "delivered").await;
     assert_eq!(host.message(&next[0]).await["state"], "queued", "it waits for a person");
+    let waits = host.cli(&["messages", "show", &next[0]]).await;
+    assert!(waits.contains(&format!("order      k: behind {}, a dead letter that blocks it", bad[0])), "{waits}");
+    let blocks = host.cli(&["messages", "show", &bad[0]]).await;
+    assert!(blocks.contains("order      k: blocks those behind it"), "{blocks}");
+    let dead = host.cli(&["dead", "list"]).await;
+    let marked = |id: &str| dead.lines().any(|line| line.starts_with(id) && line.contains("blocks its order, k: "));
+    assert!(marked(&bad[0]) && !marked(&bad[1]), "{dead}");
     host.cli(&["dead", "discard", &bad[0]]).await;
     host.until(&next[0], "delivered").await;
 }

@@ -39,7 +39,7 @@ struct Which {
     /// All whose reason contains this text.
     #[arg(long, conflicts_with = "ids")]
     reason: Option<String>,
-    /// Those in this state: dead (the default), answered or dropped.
+    /// Those in this state: dead (the default); to redrive them, also answered or dropped.
     #[arg(long, value_enum, conflicts_with = "ids")]
     state: Vec<State>,
     /// All dead letters of all routes.

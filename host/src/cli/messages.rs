@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use clap::builder::PossibleValuesParser;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::AdminArgs;
 use crate::clock::Timestamp;
 use crate::config::show_duration;
 use crate::message::{AttemptRecord, MessageId, State, Withheld};
-use crate::store::{Summary, Turn};
+use crate::store::{Blocker, Summary, Turn};
 
 #[derive(clap::Args, Debug)]
 pub(super) struct Messages {
@@ -25,6 +25,25 @@ enum Command {
     List(List),
     /// Show a message, its request and every attempt.
     Show(Show),
+    /// Give up parked messages: those queued on a route that is disabled, or not configured any more. They are kept, as
+    /// discarded, for as long as finished messages are.
+    Discard(Discard),
+}
+
+/// Which parked messages.
+#[derive(clap::Args, Debug)]
+struct Discard {
+    /// This route's. It is refused while the host serves it.
+    #[arg(long)]
+    route: String,
+    /// Those whose reason contains this text.
+    #[arg(long, required_unless_present = "all")]
+    reason: Option<String>,
+    /// All that are queued there.
+    #[arg(long, conflicts_with = "reason")]
+    all: bool,
+    #[command(flatten)]
+    admin: AdminArgs,
 }
 
 #[derive(clap::Args, Debug)]
@@ -68,7 +87,17 @@ impl Messages {
         match self.command {
             Command::List(list) => list.run().await,
             Command::Show(show) => show.run().await,
+            Command::Discard(discard) => discard.run().await,
         }
+    }
+}
+
+impl Discard {
+    async fn run(self) -> anyhow::Result<ExitCode> {
+        let which = json!({ "route": self.route, "reason": self.reason });
+        let answer: Value = self.admin.client().await?.post("/v1/parked/discard", &which).await?;
+        out!("{} discarded", answer.get("discarded").and_then(Value::as_u64).unwrap_or(0));
+        Ok(ExitCode::SUCCESS)
     }
 }
 
@@ -97,8 +126,14 @@ impl List {
         }
         out!("{:36}  {:16} {:9} {:>8}  {:24}  REASON", "ID", "ROUTE", "STATE", "ATTEMPTS", "ACCEPTED");
         for Listed { summary: message, parked } in &page.messages {
+            let blocks = match &message.order_key {
+                Some(key) if message.state == State::Dead && message.turn == Some(Turn::Now) => {
+                    format!("blocks its order, {}: ", printable(key))
+                }
+                _ => String::new(),
+            };
             out!(
-                "{:36}  {:16} {:9} {:>8}  {:24}  {}",
+                "{:36}  {:16} {:9} {:>8}  {:24}  {blocks}{}",
                 message.id.to_string(),
                 message.route,
                 if parked.is_some() { "parked" } else { message.state.as_str() },
@@ -143,10 +178,17 @@ impl Show {
             out!("ended      {ended}");
         }
         if let Some(key) = &summary.order_key {
-            let turn = match summary.turn {
-                Some(Turn::Behind) => ": waits for those before it",
-                Some(Turn::Now) => ": its turn",
-                None => "",
+            let turn = match (summary.turn, Option::<Blocker>::deserialize(&shown["blocked_by"])?) {
+                (Some(Turn::Behind), Some(Blocker { id, state: State::Dead })) => {
+                    format!(": behind {id}, a dead letter that blocks it until it is redriven or discarded")
+                }
+                (Some(Turn::Behind), Some(Blocker { id, state })) => format!(": behind {id}, which is {state}"),
+                (Some(Turn::Behind), None) => ": behind another one".to_owned(),
+                (Some(Turn::Now), _) if summary.state == State::Dead => {
+                    ": blocks those behind it until it is redriven or discarded".to_owned()
+                }
+                (Some(Turn::Now), _) => ": its turn".to_owned(),
+                (None, _) => String::new(),
             };
             out!("order      {}{turn}", printable(key));
         }

@@ -40,6 +40,8 @@ pub(super) struct Waiting {
     left_to_queue: bool,
     /// Whether the next attempt was made to wait by the retry budget.
     withheld: bool,
+    /// What shut the lane when it was last looked at in vain.
+    shut: Option<Shut>,
 }
 
 /// What is done next.
@@ -59,8 +61,20 @@ impl Waiting {
         attempts_at_most: Option<u32>,
     ) -> Self {
         let ingress = Arc::clone(ingress);
-        let (journal, hold, last, left_to_queue, withheld) = (Vec::new(), None, None, false, false);
-        Self { ingress, message, route, key, deadline, attempts_at_most, journal, hold, last, left_to_queue, withheld }
+        Self {
+            ingress,
+            message,
+            route,
+            key,
+            deadline,
+            attempts_at_most,
+            journal: Vec::new(),
+            hold: None,
+            last: None,
+            left_to_queue: false,
+            withheld: false,
+            shut: None,
+        }
     }
 
     /// Waits for the end, and answers the caller. A key that was opened for the request is closed whatever happens.
@@ -91,7 +105,7 @@ impl Waiting {
     /// open would refuse every repeat.
     async fn close(&self, key: KeyClaim, answer: Option<Answer>) {
         let (ingress, id) = (Arc::clone(&self.ingress), self.message.id);
-        let close = async move || ingress.store.close_key(key.route.clone(), key.key.clone(), answer.clone()).await;
+        let close = async move || ingress.store.close_key(key.clone(), answer.clone()).await;
         let Err(error) = close().await else { return };
         tracing::error!(message_id = %id, error = &error as &dyn std::error::Error, "could not close an idempotency key; trying again");
         let ingress = Arc::clone(&self.ingress);
@@ -212,10 +226,12 @@ impl Waiting {
                 }
                 continue;
             }
-            if let Some(shut @ (Shut::Open(until) | Shut::Rate(until))) = lane.shut(now)
+            self.shut = lane.shut(now);
+            if let Some(shut @ (Shut::Open(until) | Shut::Rate(until))) = self.shut
                 && until >= self.deadline
             {
-                return give_up(until, format!("{shut}, beyond the caller's deadline"));
+                // Due at once: the queue keeps to the lane by itself, and to what a reload makes of it meanwhile.
+                return give_up(now, format!("{shut}, beyond the caller's deadline"));
             }
             let right = match self.is_retry().then(|| lane.retry(now)) {
                 Some(Err(until)) => {
@@ -252,8 +268,13 @@ impl Waiting {
                 }
                 () = changed => {}
                 () = self.ingress.clock.sleep_until(self.deadline) => {
-                    let why = match lane.shut(self.deadline) {
+                    // Free by now, perhaps: but not for this one, while others were before it.
+                    self.shut = lane.shut(self.deadline).or(self.shut);
+                    let why = match self.shut {
                         Some(shut) => shut.to_string(),
+                        None if lane.route.rate.is_some() => {
+                            "others are before it, by the route's rate or its concurrency".to_owned()
+                        }
                         None => "the route's concurrency is used up".to_owned(),
                     };
                     return give_up(self.deadline, format!("no attempt could begin: {why}"));
@@ -337,12 +358,12 @@ impl Waiting {
         let now = self.ingress.clock.now();
         let lane = self.ingress.queue.lane(&self.route.name);
         let held_until = lane.as_ref().and_then(|lane| self.ingress.holds.held_until(&lane.destination, now));
-        match (held_until, lane.and_then(|lane| lane.shut(now))) {
+        match (held_until, lane.and_then(|lane| lane.shut(now)).or(self.shut)) {
             (Some(until), _) => Problem::new(Kind::DestinationHeld, reason).retry_after(until.since(now)),
             (None, Some(Shut::Open(until))) => Problem::new(Kind::BreakerOpen, reason).retry_after(until.since(now)),
             (None, Some(Shut::Probing)) => Problem::new(Kind::BreakerOpen, reason).retry_after(super::COME_AGAIN),
             (None, Some(Shut::Rate(until))) => {
-                Problem::new(Kind::Saturated, reason).retry_after(until.since(now).max(super::COME_AGAIN))
+                Problem::new(Kind::RateUsedUp, reason).retry_after(until.since(now).max(super::COME_AGAIN))
             }
             (None, None) => Problem::new(Kind::Saturated, reason).retry_after(super::COME_AGAIN),
         }

@@ -116,7 +116,7 @@ pub enum Clamp {
     OutOfTime,
     /// A fallback to a further route was refused: [`MAX_HOPS`] were taken.
     TooManyHops,
-    /// A fallback to a route that does not exist, or to the one the message is on, was refused.
+    /// A fallback to a route that does not exist or is disabled, or to the one the message is on, was refused.
     UnusableFallbackRoute,
 }
 
@@ -137,7 +137,9 @@ impl fmt::Display for Clamp {
             Self::OutOfAttempts => f.write_str("max_attempts reached"),
             Self::OutOfTime => f.write_str("max_elapsed or deadline reached"),
             Self::TooManyHops => f.write_str("too many fallback routes"),
-            Self::UnusableFallbackRoute => f.write_str("the fallback route does not exist, or is this one"),
+            Self::UnusableFallbackRoute => {
+                f.write_str("the fallback route does not exist, is disabled, or is this one")
+            }
         }
     }
 }

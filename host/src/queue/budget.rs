@@ -37,6 +37,11 @@ impl Budget {
         self.left_of(made)
     }
 
+    /// How many might begin when it was last asked or counted to, by what has been reserved and given back since.
+    pub(super) fn left_as_last_read(&self) -> u64 {
+        self.left_of(self.made.last_read())
+    }
+
     /// Reserves the right to begin up to `most` retries; answers how many.
     pub(super) fn reserve(&mut self, most: usize, now: Timestamp) -> usize {
         let reserved = usize::try_from(self.left(now)).unwrap_or(usize::MAX).min(most);

@@ -31,6 +31,8 @@ pub(super) struct Gate {
     changed: Notify,
     /// Those who wait for the rate stand in line here; only the first looks at the clock.
     line: tokio::sync::Mutex<()>,
+    /// What was reserved of the rate is free again: the first in line had counted it in.
+    returned: Notify,
     /// Retries that were made later than they were due for want of budget.
     withheld: AtomicU64,
 }
@@ -45,6 +47,8 @@ struct Parts {
     epoch: Epoch,
     /// Whether a retry is due that the budget withholds.
     withholding: bool,
+    /// Whether the budget withholds the retry of a caller that waits, who has not been woken since.
+    withholding_callers: bool,
 }
 
 /// When each part was last set; of the breaker, the era it began with.
@@ -92,6 +96,7 @@ impl Gate {
             parts: Mutex::default(),
             changed: Notify::new(),
             line: tokio::sync::Mutex::new(()),
+            returned: Notify::new(),
             withheld: AtomicU64::new(0),
         };
         gate.set(route);
@@ -150,7 +155,7 @@ impl Gate {
             }
             let _first = self.line.lock().await;
             loop {
-                let changed = self.changed.notified();
+                let (changed, returned) = (self.changed.notified(), self.returned.notified());
                 let now = clock.now();
                 if let Some(grant) = self.enter_past_line(1, now).pop() {
                     return Some(Permit::new(place, self, grant));
@@ -159,6 +164,7 @@ impl Gate {
                     Some(Shut::Rate(until)) => tokio::select! {
                         () = clock.sleep_until(until) => {}
                         () = changed => {}
+                        () = returned => {}
                     },
                     // Nobody waits for a breaker with a place in hand.
                     Some(Shut::Open(_) | Shut::Probing) => break,
@@ -200,10 +206,12 @@ impl Gate {
 
     /// The right to make a retry, or when there may be one.
     pub(super) fn retry(self: &Arc<Self>, now: Timestamp) -> Result<RetryRight, Timestamp> {
-        match self.retries(1, now).pop() {
-            Some(right) => Ok(right),
-            None => Err(self.retries_from(now)),
+        if let Some(right) = self.retries(1, now).pop() {
+            return Ok(right);
         }
+        self.parts().withholding_callers = true;
+        // Asked after that was said: whatever is paid in meanwhile is either seen here or wakes the caller.
+        Err(self.retries_from(now))
     }
 
     /// The rights to make up to `most` retries.
@@ -251,10 +259,20 @@ impl Gate {
         let Some(budget) = &mut parts.budget else { return };
         budget.count(is_retry, now);
         // First attempts pay for retries, and one that waits may have been paid for.
-        let is_paid = !is_retry && budget.left(now) > 0;
-        if is_paid && parts.withholding {
-            drop(parts);
-            self.look_again(now);
+        if !is_retry && budget.left(now) > 0 {
+            self.withhold_no_more(parts, now);
+        }
+    }
+
+    /// There is room in the budget: retries that it withheld may get through.
+    fn withhold_no_more(&self, mut parts: MutexGuard<'_, Parts>, now: Timestamp) {
+        let (queue, callers) = (parts.withholding, std::mem::take(&mut parts.withholding_callers));
+        drop(parts);
+        if queue {
+            self.agenda.put(&self.route, now);
+        }
+        if callers {
+            self.changed.notify_waiters();
         }
     }
 
@@ -283,6 +301,7 @@ impl Gate {
         let epoch = parts.epoch.pace;
         if let Some(pace) = parts.pace.as_mut().filter(|_| grant.token.take() == Some(epoch)) {
             pace.give_back();
+            self.returned.notify_waiters();
         }
         let mut is_probe = false;
         if let (Some(circuit), Some(pass)) = (&mut parts.circuit, grant.pass.take()) {
@@ -303,6 +322,10 @@ impl Gate {
             && let Some(budget) = &mut parts.budget
         {
             budget.give_back();
+            if budget.left_as_last_read() > 0 {
+                // As soon as may be: what time it is, nobody says here.
+                self.withhold_no_more(parts, Timestamp::from_millis(0));
+            }
         }
     }
 

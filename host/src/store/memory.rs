@@ -8,8 +8,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 
 use super::{
-    Acceptance, Accepted, Claimed, Entry, Filter, Finish, Finished, Hold, KeyClaim, KeyState, LaneClaim, Lease,
-    NextDue, Owner, Retention, Selection, Store, StoreError, Stored, Summary, Then, Turn,
+    Acceptance, Accepted, Blocker, Claimed, Entry, Filter, Finish, Finished, Hold, KeyClaim, KeyState, LaneClaim,
+    Lease, NextDue, Owner, Retention, Selection, Store, StoreError, Stored, Summary, Then, Turn, selecting,
 };
 use crate::clock::Timestamp;
 use crate::message::{Answer, AttemptRecord, Message, MessageId, Progress, RouteName, State};
@@ -236,15 +236,16 @@ impl Store for MemoryStore {
         Ok(self.write()?.take_key(&claim, now, KeyState::InFlight))
     }
 
-    async fn close_key(&self, route: RouteName, key: String, answer: Option<Answer>) -> Result<(), StoreError> {
+    async fn close_key(&self, claim: KeyClaim, answer: Option<Answer>) -> Result<(), StoreError> {
         let mut kept = self.write()?;
-        let place = (route, key);
-        match answer {
-            None => kept.keys.retain(|at, key| *at != place || key.state != KeyState::InFlight),
-            Some(answer) => {
-                if let Some(key) = kept.keys.get_mut(&place) {
-                    key.state = KeyState::Answered(answer);
-                }
+        let place = (claim.route.clone(), claim.key.clone());
+        if let Some(key) = kept.keys.get_mut(&place)
+            && key.claim.message == claim.message
+        {
+            match answer {
+                Some(answer) => key.state = KeyState::Answered(answer),
+                None if key.state == KeyState::InFlight => drop(kept.keys.remove(&place)),
+                None => {}
             }
         }
         Ok(())
@@ -346,10 +347,15 @@ impl Store for MemoryStore {
     }
 
     async fn message(&self, id: MessageId) -> Result<Option<Stored>, StoreError> {
-        Ok(self.read().rows.get(&id).map(|row| Stored {
+        let kept = self.read();
+        Ok(kept.rows.get(&id).map(|row| Stored {
             message: row.message.clone(),
             summary: row.summary(),
             attempts: row.attempts.clone(),
+            blocked_by: (row.turn == Some(Turn::Behind))
+                .then(|| kept.rows.values().find(|other| other.order == row.order && other.turn == Some(Turn::Now)))
+                .flatten()
+                .map(|other| Blocker { id: other.message.id, state: other.state }),
         }))
     }
 
@@ -390,6 +396,22 @@ impl Store for MemoryStore {
             }
         }
         Ok(discarded)
+    }
+
+    async fn discard_queued(&self, route: String, reason: Option<String>, now: Timestamp) -> Result<u64, StoreError> {
+        let mut kept = self.write()?;
+        let selected = kept.selected(&selecting::queued_on(route, reason));
+        for id in &selected {
+            if let Some(row) = kept.rows.get_mut(id) {
+                (row.state, row.ended_at, row.turn) = (State::Discarded, Some(now), None);
+                if row.reason.is_empty() {
+                    row.reason = "its route was not served".to_owned();
+                }
+                let order = row.order.clone();
+                kept.let_next(order.as_ref());
+            }
+        }
+        Ok(selected.len() as u64)
     }
 
     async fn sweep(&self, retention: Retention, now: Timestamp, limit: u32) -> Result<u64, StoreError> {
@@ -472,6 +494,7 @@ mod tests {
         keys::keys_of_different_routes_are_different_keys(&new()).await;
         keys::an_opened_key_is_in_flight_until_it_is_answered(&new()).await;
         keys::a_key_given_back_is_free(&new()).await;
+        keys::a_key_that_another_message_opened_since_is_not_closed(&new()).await;
         keys::only_an_opened_key_is_given_back(&new()).await;
         keys::a_message_is_stored_under_the_key_opened_for_it(&new()).await;
         keys::a_key_past_its_time_is_free(&new()).await;

@@ -11,6 +11,7 @@
 mod accept;
 mod batches;
 mod claim;
+mod clocks;
 mod connections;
 mod failure;
 mod finish;
@@ -36,17 +37,18 @@ use tokio_util::task::TaskTracker;
 
 use self::accept::{Keyed, Plain};
 use self::batches::Batches;
+use self::clocks::Clocks;
 use self::connections::{Connections, LONG_PATIENCE, PATIENCE};
 use self::failure::Failure;
-use self::finish::{EncodedFinish, Finishes};
-use super::encoding::{self, EncodedAcceptance};
-use super::selecting::Amendment;
+use self::finish::Finishes;
+use super::encoding::EncodedAcceptance;
+use super::selecting::{self, Amendment};
 use super::{
     Acceptance, Accepted, Claimed, Filter, Finish, Finished, Hold, KeyClaim, KeyState, LaneClaim, Lease, Owner,
     Retention, Selection, Store, StoreError, Stored, Summary,
 };
 use crate::clock::{Clock, Timestamp};
-use crate::message::{Answer, MessageId, RouteName, State};
+use crate::message::{Answer, MessageId, State};
 
 pub use target::{InvalidTarget, PostgresTarget, SCHEMA};
 
@@ -67,12 +69,13 @@ pub struct PostgresStore {
     connections: Arc<Connections>,
     plain: Batches<Plain>,
     keyed: Batches<Keyed>,
-    finishes: Batches<Finishes>,
+    finishes: Finishes,
     waiting: Semaphore,
     ordering: Semaphore,
     walking: Semaphore,
     /// What serves the batches.
     tasks: TaskTracker,
+    clocks: Clocks,
     clock: Arc<dyn Clock>,
 }
 
@@ -89,17 +92,22 @@ impl PostgresStore {
             .await
             .map_err(|error| StoreError::Unavailable(error.into()))??;
         schema::prepare(&connections).await?;
-        let connections = Arc::new(connections);
+        let (connections, clocks) = (Arc::new(connections), Clocks::new(Arc::clone(&clock)));
+        let comparing = &clocks;
+        connections
+            .call(PATIENCE, |connection| Box::pin(async move { comparing.compare(&connection).await.map(drop) }))
+            .await?;
         let tasks = TaskTracker::new();
         Ok(Self {
             plain: Batches::start(Plain(Arc::clone(&connections)), &tasks),
             keyed: Batches::start(Keyed(Arc::clone(&connections)), &tasks),
-            finishes: Batches::start(Finishes::new(Arc::clone(&connections)), &tasks),
+            finishes: Finishes::start(&connections, &tasks),
             waiting: Semaphore::new(WAITING),
             walking: Semaphore::new(WALKING),
             ordering: Semaphore::new(ORDERING),
             connections,
             tasks,
+            clocks,
             clock,
         })
     }
@@ -159,17 +167,21 @@ impl Store for PostgresStore {
         call!(self, |connection| keys::open(connection, &claim, now))
     }
 
-    async fn close_key(&self, route: RouteName, key: String, answer: Option<Answer>) -> Result<(), StoreError> {
-        call!(self, |connection| keys::close(connection, &route, &key, answer.as_ref()))
+    async fn close_key(&self, claim: KeyClaim, answer: Option<Answer>) -> Result<(), StoreError> {
+        call!(self, |connection| keys::close(connection, &claim, answer.as_ref()))
     }
 
     async fn claim_due(&self, lanes: Vec<LaneClaim>, now: Timestamp, lease: Lease) -> Result<Claimed, StoreError> {
-        call!(self, |connection| claim::claim_due(connection, &lanes, now, &lease))
+        let length = lease.until.since(now);
+        let (clocks, lanes, lease) = (&self.clocks, &lanes, &lease);
+        call!(self, |connection| async move {
+            clocks.check(&connection, length).await?;
+            claim::claim_due(connection, lanes, now, lease).await
+        })
     }
 
     async fn finish(&self, finish: Finish) -> Result<Finished, StoreError> {
-        let record = encoding::encode_attempt(&finish.attempt)?;
-        self.finishes.run(EncodedFinish { finish, record }).await
+        self.finishes.finish(finish).await
     }
 
     async fn extend_lease(&self, ids: Vec<MessageId>, lease: Lease) -> Result<Vec<MessageId>, StoreError> {
@@ -197,6 +209,12 @@ impl Store for PostgresStore {
     /// In steps, as [`PostgresStore::redrive`] is.
     async fn discard(&self, selection: Selection, now: Timestamp) -> Result<u64, StoreError> {
         self.walk(matching::amend(&self.connections, &selection, Amendment::Discard { now })).await
+    }
+
+    /// In steps, as [`PostgresStore::redrive`] is.
+    async fn discard_queued(&self, route: String, reason: Option<String>, now: Timestamp) -> Result<u64, StoreError> {
+        let selection = selecting::queued_on(route, reason);
+        self.walk(matching::amend(&self.connections, &selection, Amendment::DiscardQueued { now })).await
     }
 
     async fn sweep(&self, retention: Retention, now: Timestamp, limit: u32) -> Result<u64, StoreError> {

@@ -1,6 +1,6 @@
 //! What listing and amending selected messages mean in every store.
 
-use super::Filter;
+use super::{Filter, Selection};
 use crate::clock::Timestamp;
 use crate::message::State;
 
@@ -16,6 +16,11 @@ pub(super) fn page(filter: &Filter) -> u32 {
     if filter.limit == 0 { LIST_DEFAULT } else { filter.limit.min(LIST_MOST) }
 }
 
+/// What is queued on `route`, and has `reason` in its reason if that is given.
+pub(super) fn queued_on(route: String, reason: Option<String>) -> Selection {
+    Selection::Matching(Filter { route: Some(route), states: vec![State::Queued], reason, ..Filter::default() })
+}
+
 /// What is done to selected messages.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Amendment {
@@ -24,14 +29,17 @@ pub(super) enum Amendment {
     Redrive { now: Timestamp },
     /// Given up `now`.
     Discard { now: Timestamp },
+    /// Given up `now` although it was still to be attempted.
+    DiscardQueued { now: Timestamp },
 }
 
 impl Amendment {
     /// The states it may be done to.
     pub(super) const fn from(self) -> &'static [State] {
         match self {
-            Self::Redrive { .. } => &[State::Answered, State::Dead, State::Dropped],
-            Self::Discard { .. } => &[State::Dead],
+            Self::Redrive { .. } => State::REDRIVEN,
+            Self::Discard { .. } => State::DISCARDED,
+            Self::DiscardQueued { .. } => &[State::Queued],
         }
     }
 }

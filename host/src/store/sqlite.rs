@@ -34,13 +34,13 @@ use async_trait::async_trait;
 use self::reader::Readers;
 use self::writer::Writer;
 use super::encoding::EncodedAcceptance;
-use super::selecting::Amendment;
+use super::selecting::{self, Amendment};
 use super::{
     Acceptance, Accepted, Claimed, Filter, Finish, Finished, Hold, KeyClaim, KeyState, LaneClaim, Lease, Owner,
     Retention, Selection, Store, StoreError, Stored, Summary, encoding,
 };
 use crate::clock::Timestamp;
-use crate::message::{Answer, MessageId, RouteName, State};
+use crate::message::{Answer, MessageId, State};
 
 /// Messages in one SQLite file.
 ///
@@ -79,9 +79,9 @@ impl Store for SqliteStore {
         self.writer.run(0, move |connection| keys::open(connection, &claim, now)).await
     }
 
-    async fn close_key(&self, route: RouteName, key: String, answer: Option<Answer>) -> Result<(), StoreError> {
+    async fn close_key(&self, claim: KeyClaim, answer: Option<Answer>) -> Result<(), StoreError> {
         let weight = answer.as_ref().map_or(0, |answer| answer.body.len());
-        self.writer.run(weight, move |connection| keys::close(connection, &route, &key, answer.as_ref())).await
+        self.writer.run(weight, move |connection| keys::close(connection, &claim, answer.as_ref())).await
     }
 
     async fn claim_due(&self, lanes: Vec<LaneClaim>, now: Timestamp, lease: Lease) -> Result<Claimed, StoreError> {
@@ -118,6 +118,11 @@ impl Store for SqliteStore {
     /// In steps, as [`SqliteStore::redrive`] is.
     async fn discard(&self, selection: Selection, now: Timestamp) -> Result<u64, StoreError> {
         self.amend(selection, Amendment::Discard { now }).await
+    }
+
+    /// In steps, as [`SqliteStore::redrive`] is.
+    async fn discard_queued(&self, route: String, reason: Option<String>, now: Timestamp) -> Result<u64, StoreError> {
+        self.amend(selecting::queued_on(route, reason), Amendment::DiscardQueued { now }).await
     }
 
     async fn sweep(&self, retention: Retention, now: Timestamp, limit: u32) -> Result<u64, StoreError> {

@@ -1,5 +1,7 @@
 //! What a lane's gate promises: rate, circuit breaker, retry budget; and orders.
 
+use futures_util::FutureExt as _;
+
 use super::*;
 use crate::config::{Breaker, OnFailure, Order, OrderKey, Rate, RetryBudget};
 use crate::message::Withheld;
@@ -187,4 +189,42 @@ async fn a_thousand_lanes_are_looked_at_no_more_than_they_have_to_do() {
     let retried = bench.accept("r7").await;
     bench.until(retried, State::Delivered).await;
     assert!(bench.store.claims() - before <= 2, "one lane's retry asks the store about one lane");
+}
+
+#[tokio::test]
+async fn a_caller_whose_retry_is_withheld_is_woken_when_there_is_room_in_the_budget() {
+    let budget = RetryBudget { share: 0.2, reserve: 1, window: Duration::from_secs(1) };
+    let bench = Bench::with(vec![route("a", |route| route.retry_budget = Some(budget))]).await;
+    let (lane, now) = (bench.lane("a"), bench.clock.now());
+    let reserved = lane.retry(now).unwrap();
+
+    let woken = lane.changed();
+    lane.retry(now).expect_err("the reserve is used up");
+    for _ in 0..5 {
+        lane.try_permit(now).unwrap().begin(false, now);
+    }
+    woken.now_or_never().expect("five first attempts pay for a retry");
+    let paid = lane.retry(now).unwrap();
+
+    let woken = lane.changed();
+    lane.retry(now).expect_err("that one is reserved, too");
+    drop(reserved);
+    woken.now_or_never().expect("a retry that is not made leaves room for another");
+    lane.retry(now).unwrap();
+    drop(paid);
+}
+
+/// The lane before the change stood in line for the slower rate, and takes its turn under the new one in vain.
+#[tokio::test]
+async fn another_rate_holds_at_once_for_what_waits_by_the_one_before() {
+    let at = |per_second| route("a", |route| route.rate = Some(Rate { per_second, burst: 1 }));
+    let bench = Bench::with(vec![at(0.001)]).await;
+    let accepted = bench.accept_all("a", 2).await;
+    bench.until(accepted[0], State::Delivered).await;
+    bench.clock.pass(Duration::from_secs(60)).await;
+    let changed = bench.clock.now();
+    bench.queue.set_routes(&[at(0.01)], &BTreeMap::new());
+    bench.until(accepted[1], State::Delivered).await;
+    let took = bench.clock.now().since(changed);
+    assert!(took < Duration::from_secs(1), "the new rate lets one go at once, and it went after {took:?}");
 }

@@ -57,7 +57,7 @@ pub(in crate::store) async fn an_opened_key_is_in_flight_until_it_is_answered(st
     let stored_meanwhile = store.accept(with_key(2, key_claim("k", 2, "a"))).await.unwrap();
     assert_eq!(stored_meanwhile, Accepted::Key(KeyState::InFlight), "it was opened for another message");
 
-    store.close_key(route("orders"), "k".to_owned(), Some(answer())).await.unwrap();
+    store.close_key(key_claim("k", 1, "a"), Some(answer())).await.unwrap();
 
     assert_eq!(open(store, key_claim("k", 2, "a"), at(0)).await, KeyState::Answered(answer()));
     assert_eq!(open(store, other_payload(key_claim("k", 3, "a")), at(0)).await, KeyState::OtherPayload);
@@ -65,13 +65,29 @@ pub(in crate::store) async fn an_opened_key_is_in_flight_until_it_is_answered(st
 
 pub(in crate::store) async fn a_key_given_back_is_free(store: &dyn Store) {
     open(store, key_claim("k", 1, "a"), at(0)).await;
-    store.close_key(route("orders"), "k".to_owned(), None).await.unwrap();
+    store.close_key(key_claim("k", 1, "a"), None).await.unwrap();
     assert_eq!(open(store, other_payload(key_claim("k", 2, "a")), at(0)).await, KeyState::Fresh);
+}
+
+pub(in crate::store) async fn a_key_that_another_message_opened_since_is_not_closed(store: &dyn Store) {
+    let first = key_claim("k", 1, "a");
+    open(store, first.clone(), at(0)).await;
+    let second = KeyClaim { message: id(2), keep_until: at(120), ..first.clone() };
+    assert_eq!(open(store, second.clone(), at(60)).await, KeyState::Fresh, "the first one's time is over");
+
+    store.close_key(first.clone(), None).await.unwrap();
+    assert_eq!(open(store, key_claim("k", 3, "a"), at(60)).await, KeyState::InFlight);
+    store.close_key(first.clone(), Some(answer())).await.unwrap();
+    assert_eq!(open(store, key_claim("k", 3, "a"), at(60)).await, KeyState::InFlight);
+
+    accept(store, with_key(2, second)).await;
+    store.close_key(first, Some(answer())).await.unwrap();
+    assert_eq!(open(store, key_claim("k", 3, "a"), at(60)).await, KeyState::Stored(id(2)));
 }
 
 pub(in crate::store) async fn only_an_opened_key_is_given_back(store: &dyn Store) {
     accept(store, with_key(1, key_claim("k", 1, "a"))).await;
-    store.close_key(route("orders"), "k".to_owned(), None).await.unwrap();
+    store.close_key(key_claim("k", 1, "a"), None).await.unwrap();
     assert_eq!(open(store, key_claim("k", 2, "a"), at(0)).await, KeyState::Stored(id(1)));
 }
 
@@ -86,7 +102,7 @@ pub(in crate::store) async fn a_message_stored_for_analysis_leaves_its_key_to_th
     let mut kept = ended(1, "orders", State::Answered, "fallback", at(0));
     kept.key = Some(key_claim("k", 1, "a"));
     accept(store, kept).await;
-    store.close_key(route("orders"), "k".to_owned(), Some(answer())).await.unwrap();
+    store.close_key(key_claim("k", 1, "a"), Some(answer())).await.unwrap();
     assert_eq!(open(store, key_claim("k", 2, "a"), at(0)).await, KeyState::Answered(answer()));
 }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::store::{Filter, Retention, Selection, Turn};
+use crate::store::{Blocker, Filter, Retention, Selection, Turn};
 
 /// Message `number` of this `key`, due at once.
 fn ordered(number: u64, key: &str) -> Acceptance {
@@ -156,4 +156,26 @@ pub(in crate::store) async fn a_message_that_leaves_for_another_route_keeps_its_
     done(store, finish(1, "a", delivered(at(103)))).await;
 
     assert_eq!(claimed(store).await, [id(2)]);
+}
+
+pub(in crate::store) async fn an_order_goes_on_when_who_has_the_turn_is_given_up(store: &dyn Store) {
+    three_in_order(store).await;
+    claimed(store).await;
+    done(store, finish(1, "a", Then::Queue { due: at(0), route: route("parcels") })).await;
+
+    assert_eq!(store.discard_queued("parcels".to_owned(), None, at(103)).await.unwrap(), 1);
+
+    assert_eq!(claimed(store).await, [id(2)]);
+    assert_eq!(store.discard_queued("orders".to_owned(), None, at(104)).await.unwrap(), 1, "2 is being attempted");
+    assert_eq!(stored(store, 3).await.summary.turn, None);
+}
+
+pub(in crate::store) async fn a_message_names_the_one_that_it_waits_for(store: &dyn Store) {
+    three_in_order(store).await;
+    assert_eq!(stored(store, 1).await.blocked_by, None, "it is its turn");
+    let queued = Some(Blocker { id: id(1), state: State::Queued });
+    assert_eq!((stored(store, 2).await.blocked_by, stored(store, 3).await.blocked_by), (queued, queued));
+    claimed(store).await;
+    die(store, 1, true).await;
+    assert_eq!(stored(store, 3).await.blocked_by, Some(Blocker { id: id(1), state: State::Dead }));
 }

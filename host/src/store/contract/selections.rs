@@ -95,6 +95,28 @@ pub(in crate::store) async fn only_dead_letters_are_discarded(store: &dyn Store)
     assert_eq!(states(store, 6..=7).await, [State::Queued, State::InFlight]);
 }
 
+pub(in crate::store) async fn what_is_queued_on_a_route_is_given_up(store: &dyn Store) {
+    one_of_each(store).await;
+    accept(store, queued(8, "parcels", at(500))).await;
+    accept(store, leased(9, "orders", lease("a", at(10)))).await;
+    done(store, finish(9, "a", Then::Queue { due: at(500), route: route("orders") })).await;
+    let discard = async |reason: Option<&str>| {
+        store.discard_queued("orders".to_owned(), reason.map(str::to_owned), at(100)).await.unwrap()
+    };
+
+    assert_eq!(discard(Some("bus")).await, 1);
+    let found = stored(store, 9).await.summary;
+    assert_eq!((found.state, found.due_at, found.ended_at), (State::Discarded, None, Some(at(100))));
+    assert_eq!(found.reason, "busy", "why its last attempt failed is still known");
+
+    assert_eq!(discard(None).await, 1);
+    assert_eq!(stored(store, 6).await.summary.reason, "its route was not served");
+    let expected: Vec<_> = ENDS.iter().map(|(_, state)| *state).collect();
+    assert_eq!(states(store, 1..=5).await, expected);
+    assert_eq!(states(store, 6..=8).await, [State::Discarded, State::InFlight, State::Queued]);
+    assert_eq!(discard(None).await, 0);
+}
+
 pub(in crate::store) async fn a_selection_by_filter_touches_only_what_fits(store: &dyn Store) {
     for number in 0..8 {
         let (on, reason) = (if number % 2 == 0 { "orders" } else { "parcels" }, format!("reason {}", number / 4));

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio_postgres::error::SqlState;
 
+use super::clocks::Apart;
 use crate::store::StoreError;
 
 /// Why a call failed. Never quotes a row or a password.
@@ -25,6 +26,12 @@ pub(super) enum Failure {
     /// What it holds cannot be used.
     #[error("{0}")]
     Unusable(String),
+    /// This host's clock is too far from the database's.
+    #[error(
+        "this host's clock is {apart} the database's, and a third of `lease`, {most:?}, is what hosts that share it may \
+         differ by: nothing is claimed until the clocks agree"
+    )]
+    ClocksApart { apart: Apart, most: Duration },
     /// The store was closed.
     #[error("the store is closed")]
     Closed,
@@ -53,7 +60,7 @@ impl Failure {
                 *code == SqlState::QUERY_CANCELED
                     || matches!(code.code().get(..2), Some("22" | "23" | "40" | "54" | "55"))
             }
-            Self::Unusable(_) => true,
+            Self::Unusable(_) | Self::ClocksApart { .. } => true,
             _ => false,
         }
     }
@@ -63,7 +70,7 @@ impl Failure {
         match self {
             Self::Refused { code, .. } => !matches!(code.code().get(..2), Some("08" | "57" | "58" | "XX")),
             Self::Lost(_) | Self::Late(_) => false,
-            Self::Away(_) | Self::Unusable(_) | Self::Closed => true,
+            Self::Away(_) | Self::Unusable(_) | Self::ClocksApart { .. } | Self::Closed => true,
         }
     }
 }

@@ -2,19 +2,21 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::Semaphore;
 use tokio_postgres::types::ToSql;
+use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
-use super::batches::Work;
+use super::batches::{Batches, Work};
 use super::connections::{Connection, Connections, PATIENCE};
 use super::failure::Failure;
 use super::order::{self, Member};
 use super::rows::{self, text, uuid};
 use crate::message::{MessageId, RouteName};
-use crate::store::encoding::{FinishColumns, millis, nanos};
-use crate::store::{Finish, Finished};
+use crate::store::encoding::{self, FinishColumns, millis, nanos};
+use crate::store::{Finish, Finished, StoreError};
 
 /// Finishes those whose lease is still held, each with a line in its journal. One that leaves its order is left out,
 /// unless that order is locked (`$19`).
@@ -43,9 +45,9 @@ const FINISH: &str = "
     SELECT id FROM m";
 
 /// A finish whose attempt is encoded already.
-pub(super) struct EncodedFinish {
-    pub(super) finish: Finish,
-    pub(super) record: String,
+struct EncodedFinish {
+    finish: Finish,
+    record: String,
 }
 
 /// The columns of many finishes.
@@ -126,24 +128,89 @@ impl<'c> Columns<'c> {
     }
 }
 
-/// The batches of finishes.
+/// Finishes that were left out of their batch, written side by side. They wait for one another on their order's row: not
+/// on all connections at once.
+const ALONE: usize = 3;
+
+/// What writes finishes down: in batches, and by themselves those that cannot be written with others. No batch waits
+/// for those, so a busy order delays nobody else's reply.
 pub(super) struct Finishes {
-    connections: Arc<Connections>,
-    /// Those of which it is not known whether they were written: a connection broke meanwhile. When they come again,
-    /// the journal says. No more than this host has in flight.
-    in_doubt: Mutex<HashSet<MessageId>>,
+    together: Batches<Together>,
+    alone: Arc<Alone>,
+    tasks: TaskTracker,
 }
 
 impl Finishes {
-    pub(super) fn new(connections: Arc<Connections>) -> Self {
-        Self { connections, in_doubt: Mutex::default() }
+    /// Starts the task that serves the batches on `tasks`, where those that go alone are done as well.
+    pub(super) fn start(connections: &Arc<Connections>, tasks: &TaskTracker) -> Self {
+        let doubts = Arc::new(Doubts::default());
+        let together = Together { connections: Arc::clone(connections), doubts: Arc::clone(&doubts) };
+        let alone = Alone { connections: Arc::clone(connections), doubts, turns: Semaphore::new(ALONE) };
+        Self { together: Batches::start(together, tasks), alone: Arc::new(alone), tasks: tasks.clone() }
     }
 
+    /// Writes one down. A caller that stops waiting does not stop it.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    pub(super) async fn finish(&self, finish: Finish) -> Result<Finished, StoreError> {
+        let record = encoding::encode_attempt(&finish.attempt)?;
+        let call = Arc::new(EncodedFinish { finish, record });
+        if self.together.run(Arc::clone(&call)).await? {
+            return Ok(Finished::Done);
+        }
+        let alone = Arc::clone(&self.alone);
+        let finishing = self.tasks.spawn(async move { alone.finish(&call).await });
+        Ok(finishing.await.unwrap_or(Err(Failure::Closed))?)
+    }
+
+    /// Takes no further call. Those that wait are done.
+    pub(super) fn stop(&self) {
+        self.together.stop();
+    }
+
+    /// Takes note that it is not known whether this message's finish was written.
+    #[cfg(test)]
+    pub(super) fn doubt(&self, id: MessageId) {
+        self.alone.doubts.add(id);
+    }
+}
+
+/// The finishes of which it is not known whether they were written: a connection broke meanwhile. When they come again,
+/// the journal says. No more than this host has in flight.
+#[derive(Default)]
+struct Doubts(Mutex<HashSet<MessageId>>);
+
+impl Doubts {
+    fn add(&self, id: MessageId) {
+        self.ids().insert(id);
+    }
+
+    fn concern(&self, id: MessageId) -> bool {
+        self.ids().contains(&id)
+    }
+
+    fn settle(&self, id: MessageId) {
+        self.ids().remove(&id);
+    }
+
+    fn ids(&self) -> MutexGuard<'_, HashSet<MessageId>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The batches of finishes. A call is answered whether it was written; if not, it is to be looked at alone.
+struct Together {
+    connections: Arc<Connections>,
+    doubts: Arc<Doubts>,
+}
+
+impl Together {
     /// Writes those that can be written together; answers which were.
-    async fn write(&self, calls: &[EncodedFinish]) -> Result<HashSet<Uuid>, Failure> {
+    async fn write(&self, calls: &[Arc<EncodedFinish>]) -> Result<HashSet<Uuid>, Failure> {
         // Rows are locked in this order everywhere, so that nobody waits for another in a circle. Of two finishes of
         // one message only one is part of this; the other finds the lease gone.
-        let mut together: Vec<&EncodedFinish> = calls.iter().collect();
+        let mut together: Vec<&EncodedFinish> = calls.iter().map(Arc::as_ref).collect();
         together.sort_by_key(|call| call.finish.id);
         together.dedup_by_key(|call| call.finish.id);
         let mut columns = Columns::default();
@@ -153,39 +220,24 @@ impl Finishes {
             .call(PATIENCE, |connection| Box::pin(async move { columns.write(&connection, false).await }))
             .await
     }
-
-    /// Writes one in a transaction of its own.
-    async fn write_alone(&self, call: &EncodedFinish) -> Result<Finished, Failure> {
-        let in_doubt = self.doubts().contains(&call.finish.id);
-        self.connections.call(PATIENCE, |connection| Box::pin(finish_alone(connection, call, in_doubt))).await
-    }
-
-    /// Takes note that it is not known whether this message's finish was written.
-    pub(super) fn doubt(&self, id: MessageId) {
-        self.doubts().insert(id);
-    }
-
-    fn doubts(&self) -> std::sync::MutexGuard<'_, HashSet<MessageId>> {
-        self.in_doubt.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
-impl Work for Finishes {
-    type Call = EncodedFinish;
-    type Answer = Finished;
+impl Work for Together {
+    type Call = Arc<EncodedFinish>;
+    type Answer = bool;
 
-    fn weight(_: &EncodedFinish) -> usize {
+    fn weight(_: &Arc<EncodedFinish>) -> usize {
         0
     }
 
-    async fn run(&self, calls: &[EncodedFinish]) -> Vec<Result<Finished, Failure>> {
+    async fn run(&self, calls: &[Arc<EncodedFinish>]) -> Vec<Result<bool, Failure>> {
         let mut written = match self.write(calls).await {
             Ok(written) => written,
             // Each alone, so that only the one fails that cannot be written.
             Err(failure) if failure.is_about_a_row() => HashSet::new(),
             Err(failure) => {
                 if !failure.is_certain() {
-                    calls.iter().for_each(|call| self.doubt(call.finish.id));
+                    calls.iter().for_each(|call| self.doubts.add(call.finish.id));
                 }
                 return calls.iter().map(|_| Err(failure.clone())).collect();
             }
@@ -193,20 +245,37 @@ impl Work for Finishes {
         let mut answers = Vec::with_capacity(calls.len());
         for call in calls {
             // Removed, so that a second one of the same message is looked at by itself.
-            answers.push(if written.remove(&uuid(call.finish.id)) {
-                Ok(Finished::Done)
-            } else {
-                self.write_alone(call).await
-            });
-        }
-        for (call, answer) in calls.iter().zip(&answers) {
-            match answer {
-                Ok(_) => drop(self.doubts().remove(&call.finish.id)),
-                Err(failure) if failure.is_certain() => {}
-                Err(_) => self.doubt(call.finish.id),
+            let is_written = written.remove(&uuid(call.finish.id));
+            if is_written {
+                self.doubts.settle(call.finish.id);
             }
+            answers.push(Ok(is_written));
         }
         answers
+    }
+}
+
+/// What was left out of a batch.
+struct Alone {
+    connections: Arc<Connections>,
+    doubts: Arc<Doubts>,
+    turns: Semaphore,
+}
+
+impl Alone {
+    /// Writes one in a transaction of its own, when it is its turn.
+    async fn finish(&self, call: &EncodedFinish) -> Result<Finished, Failure> {
+        let id = call.finish.id;
+        let _turn = self.turns.acquire().await.map_err(|_| Failure::Closed)?;
+        let in_doubt = self.doubts.concern(id);
+        let answer =
+            self.connections.call(PATIENCE, |connection| Box::pin(finish_alone(connection, call, in_doubt))).await;
+        match &answer {
+            Ok(_) => self.doubts.settle(id),
+            Err(failure) if failure.is_certain() => {}
+            Err(_) => self.doubts.add(id),
+        }
+        answer
     }
 }
 

@@ -10,7 +10,7 @@ use super::connections::Connection;
 use super::failure::Failure;
 use super::rows::{self, text, uuid};
 use crate::clock::Timestamp;
-use crate::message::{Answer, MessageId, RouteName};
+use crate::message::{Answer, MessageId};
 use crate::store::encoding::{self, millis, unreadable};
 use crate::store::{KeyClaim, KeyState};
 
@@ -131,32 +131,35 @@ async fn find(connection: &Connection<'_>, claim: &KeyClaim) -> Result<Option<Ke
     }))
 }
 
-/// Writes down the answer given under a key that was opened (or whose message was stored since), or gives an opened
-/// key back. A key that is neither stays as it is.
+/// Writes down the answer given under a key that this message opened (or was stored under since), or gives the key it
+/// opened back. Any other key stays as it is: one that is closed late may be another message's by now.
 ///
 /// # Errors
 /// [`Failure`]
 pub(super) async fn close(
     connection: Connection<'_>,
-    route: &RouteName,
-    key: &str,
+    claim: &KeyClaim,
     answer: Option<&Answer>,
 ) -> Result<(), Failure> {
-    let key = text(key);
+    let (route, key, message) = (claim.route.as_str(), text(&claim.key), uuid(claim.message));
     match answer {
         None => {
             connection
-                .query("DELETE FROM keys WHERE route = $1 AND key = $2 AND state = 'opened'", &[&route.as_str(), &key])
+                .query(
+                    "DELETE FROM keys WHERE route = $1 AND key = $2 AND message = $3 AND state = 'opened'",
+                    &[&route, &key, &message],
+                )
                 .await?;
         }
         Some(answer) => {
             connection
                 .query(
-                    "UPDATE keys SET state = 'answered', answer_status = $3, answer_headers = $4, answer_body = $5
-                     WHERE route = $1 AND key = $2 AND state <> 'answered'",
+                    "UPDATE keys SET state = 'answered', answer_status = $4, answer_headers = $5, answer_body = $6
+                     WHERE route = $1 AND key = $2 AND message = $3 AND state <> 'answered'",
                     &[
-                        &route.as_str(),
+                        &route,
                         &key,
+                        &message,
                         &i64::from(answer.status.as_u16()),
                         &encoding::encode_headers(&answer.headers),
                         &&answer.body[..],

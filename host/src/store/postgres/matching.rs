@@ -84,7 +84,7 @@ pub(super) async fn amend(
         Selection::Ids(ids) => {
             let mut amended = 0;
             for step in ids.chunks(STEP as usize) {
-                amended += amend_these(connections, step, amendment).await?;
+                amended += amend_these(connections, step, amendment, None).await?;
             }
             Ok(amended)
         }
@@ -120,7 +120,7 @@ async fn amend_matching(connections: &Connections, mut filter: Filter, amendment
             .await?;
         ids.sort_unstable_by(|a, b| b.cmp(a));
         ids.truncate(step as usize);
-        amended += amend_these(connections, &ids, amendment).await?;
+        amended += amend_these(connections, &ids, amendment, filter.route.as_deref()).await?;
         match ids.last() {
             Some(last) if ids.len() == step as usize => filter.before = Some(*last),
             _ => break,
@@ -129,14 +129,20 @@ async fn amend_matching(connections: &Connections, mut filter: Filter, amendment
     Ok(amended)
 }
 
-/// Amends those of these that are in a state for it: at once what belongs to no order, the others one by one.
-async fn amend_these(connections: &Connections, ids: &[MessageId], amendment: Amendment) -> Result<u64, Failure> {
+/// Amends those of these that are in a state for it, and on `route` if that is given (another host may have moved them
+/// on since they were found): at once what belongs to no order, the others one by one.
+async fn amend_these(
+    connections: &Connections,
+    ids: &[MessageId],
+    amendment: Amendment,
+    route: Option<&str>,
+) -> Result<u64, Failure> {
     let ids: Vec<Uuid> = ids.iter().copied().map(uuid).collect();
     let ids = &ids;
     let (mut amended, ordered) = connections
         .call(PATIENCE, |connection| {
             Box::pin(async move {
-                let amended = apply(&connection, ids, amendment, false).await?;
+                let amended = apply(&connection, ids, amendment, route, false).await?;
                 Ok((amended, members(&connection, ids, amendment).await?))
             })
         })
@@ -147,7 +153,7 @@ async fn amend_these(connections: &Connections, ids: &[MessageId], amendment: Am
                 Box::pin(async move {
                     connection.begin().await?;
                     order::lock(&connection, &order.route, &order.key, order.place).await?;
-                    let amended = apply(&connection, std::slice::from_ref(id), amendment, true).await?;
+                    let amended = apply(&connection, std::slice::from_ref(id), amendment, route, true).await?;
                     order::let_next(&connection, order).await?;
                     connection.commit().await?;
                     Ok(amended)
@@ -162,6 +168,7 @@ async fn apply(
     connection: &Connection<'_>,
     ids: &[Uuid],
     amendment: Amendment,
+    route: Option<&str>,
     in_order: bool,
 ) -> Result<u64, Failure> {
     let (sql, now) = match amendment {
@@ -170,16 +177,24 @@ async fn apply(
                  previous_delay_ns = NULL, reauthenticated = false, hops = 0,
                  turn = CASE WHEN turn = 0 AND order_key IS NOT NULL THEN 2 ELSE turn END
              WHERE id = ANY ($1) AND state IN ('answered', 'dead', 'dropped') AND (order_key IS NOT NULL) = $3
-             RETURNING id",
+               AND ($4::text IS NULL OR route = $4) RETURNING id",
             now,
         ),
         Amendment::Discard { now } => (
             "UPDATE messages SET state = 'discarded', ended_at = $2, turn = 0
-             WHERE id = ANY ($1) AND state = 'dead' AND (order_key IS NOT NULL) = $3 RETURNING id",
+             WHERE id = ANY ($1) AND state = 'dead' AND (order_key IS NOT NULL) = $3
+               AND ($4::text IS NULL OR route = $4) RETURNING id",
+            now,
+        ),
+        Amendment::DiscardQueued { now } => (
+            "UPDATE messages SET state = 'discarded', due_at = NULL, ended_at = $2, turn = 0,
+                 reason = CASE reason WHEN '' THEN 'its route was not served' ELSE reason END
+             WHERE id = ANY ($1) AND state = 'queued' AND (order_key IS NOT NULL) = $3
+               AND ($4::text IS NULL OR route = $4) RETURNING id",
             now,
         ),
     };
-    Ok(connection.query(sql, &[&ids, &millis(now), &in_order]).await?.len() as u64)
+    Ok(connection.query(sql, &[&ids, &millis(now), &in_order, &route]).await?.len() as u64)
 }
 
 /// Those of these that belong to an order and are in a state to be amended, oldest first.

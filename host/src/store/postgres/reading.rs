@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use uuid::Uuid;
+
 use super::connections::Connection;
 use super::failure::Failure;
 use super::rows::{self, uuid};
 use crate::clock::Timestamp;
 use crate::message::{MessageId, State};
 use crate::store::encoding::{self, millis};
-use crate::store::{Hold, Stored};
+use crate::store::{Blocker, Hold, Stored};
 
 /// A message and its journal, as they were at one moment.
 ///
@@ -16,17 +18,28 @@ use crate::store::{Hold, Stored};
 /// [`Failure`]
 pub(super) async fn message(connection: Connection<'_>, id: MessageId) -> Result<Option<Stored>, Failure> {
     const MESSAGE: &str = concat!(
-        "SELECT m.state, m.reason, m.due_at, m.ended_at, m.order_key, m.turn,
+        "SELECT m.state, m.reason, m.due_at, m.ended_at, m.order_key, m.turn, b.id AS blocker, b.state AS blocker_state,
              array(SELECT record FROM attempts AS a WHERE a.id = m.id ORDER BY ordinal) AS records, ",
         encoding::message_columns!(),
-        " FROM messages AS m LEFT JOIN requests AS r ON r.id = m.id WHERE m.id = $1"
+        " FROM messages AS m LEFT JOIN requests AS r ON r.id = m.id
+             LEFT JOIN messages AS b
+             ON m.turn = 2 AND b.order_route = m.order_route AND b.order_key = m.order_key AND b.turn = 1
+          WHERE m.id = $1"
     );
     let Some(row) = connection.query_opt(MESSAGE, &[&uuid(id)]).await? else { return Ok(None) };
     let records: Vec<&str> = rows::column(&row, "records")?;
+    let blocker: Option<Uuid> = rows::column(&row, "blocker")?;
+    let blocker_state: Option<&str> = rows::column(&row, "blocker_state")?;
     Ok(Some(Stored {
         message: rows::message(&row)?,
         summary: rows::summary(&row)?,
         attempts: records.into_iter().map(encoding::decode_attempt).collect::<Result<_, _>>()?,
+        blocked_by: match blocker.zip(blocker_state) {
+            Some((id, state)) => {
+                Some(Blocker { id: MessageId::from_bytes(id.into_bytes()), state: encoding::state(state)? })
+            }
+            None => None,
+        },
     }))
 }
 

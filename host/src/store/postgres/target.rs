@@ -40,15 +40,19 @@ impl PostgresTarget {
             return Err(InvalidTarget("has more than one @: write those in a user's name or a password as %40"));
         }
         let (base, query) = url.split_once('?').unwrap_or((url, ""));
-        let mut schema = SCHEMA;
+        let mut schema = None;
         let mut rest = Vec::new();
         for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
             match parameter.split_once('=') {
-                Some(("schema", name)) => schema = name,
+                Some(("schema", _)) if schema.is_some() => {
+                    return Err(InvalidTarget("names a schema more than once: one of them would go unheeded"));
+                }
+                Some(("schema", name)) => schema = Some(name),
                 Some(("sslmode", "verify-full" | "verify-ca")) => rest.push("sslmode=require"),
                 _ => rest.push(parameter),
             }
         }
+        let schema = schema.unwrap_or(SCHEMA);
         if !is_schema(schema) {
             return Err(InvalidTarget(
                 "the schema's name is 1 to 63 of a-z, 0-9 and '_', starts with a letter or '_', and is none of the \
@@ -179,6 +183,7 @@ mod tests {
             ("postgres://bob:p@x?user=s3cret@db/app", "more than one @"),
             ("postgres://bob:s3cret@db/app?schema=pg_temp", "schema's name"),
             ("postgres://bob:s3cret@db/app?schema=", "schema's name"),
+            ("postgres://bob:s3cret@db/app?schema=one&sslmode=disable&schema=two", "more than once"),
             ("postgres://bob:s3cret@db/app?schema=a\"b", "schema's name"),
         ] {
             let refused = PostgresTarget::parse(url).expect_err(url).to_string();

@@ -3,12 +3,14 @@
 //! They need a server: `tests/run` starts one and says where it is in `BACKSTOP_TEST_POSTGRES`. Each test has a schema
 //! of its own.
 
+use std::sync::atomic::{AtomicI64, Ordering};
+
 use proptest::prelude::*;
+use tokio::sync::Notify;
 use uuid::Uuid;
 
-use super::batches::Work;
 use super::*;
-use crate::clock::SystemClock;
+use crate::clock::{Chance, SystemClock};
 use crate::store::Then;
 use crate::store::contract::{
     accept, acceptance, at, claim_ids, delivered, finish, id, keys, lease, leased, leases, model, orders, owner,
@@ -93,11 +95,14 @@ rules! {
     postgres_skips_a_dead_letter => orders::a_dead_letter_that_is_skipped_lets_the_next_one_go;
     postgres_unblocks_an_order_when_it_sweeps => orders::a_dead_letter_that_is_kept_no_longer_lets_the_next_one_go;
     postgres_keeps_the_turn_on_another_route => orders::a_message_that_leaves_for_another_route_keeps_its_turn;
+    postgres_goes_on_with_an_order_whose_first_is_given_up => orders::an_order_goes_on_when_who_has_the_turn_is_given_up;
+    postgres_names_what_a_message_waits_for => orders::a_message_names_the_one_that_it_waits_for;
     postgres_takes_a_key_with_its_message => keys::a_key_is_taken_with_its_message;
     postgres_keeps_keys_by_route => keys::keys_of_different_routes_are_different_keys;
     postgres_finds_one_of_many_keys_fresh => keys::of_many_that_come_at_once_one_is_fresh;
     postgres_finds_an_opened_key_in_flight => keys::an_opened_key_is_in_flight_until_it_is_answered;
     postgres_frees_a_key_given_back => keys::a_key_given_back_is_free;
+    postgres_does_not_close_a_key_that_another_message_opened_since => keys::a_key_that_another_message_opened_since_is_not_closed;
     postgres_keeps_a_stored_key_that_is_given_back => keys::only_an_opened_key_is_given_back;
     postgres_stores_a_message_under_its_opened_key => keys::a_message_is_stored_under_the_key_opened_for_it;
     postgres_leaves_a_key_to_its_answer => keys::a_message_stored_for_analysis_leaves_its_key_to_the_answer;
@@ -110,6 +115,7 @@ rules! {
     postgres_redrives_afresh => selections::a_redriven_message_starts_afresh;
     postgres_redrives_only_what_ended_undelivered => selections::only_what_ended_undelivered_is_redriven;
     postgres_discards_only_dead_letters => selections::only_dead_letters_are_discarded;
+    postgres_gives_up_what_is_queued_on_a_route => selections::what_is_queued_on_a_route_is_given_up;
     postgres_amends_only_what_fits => selections::a_selection_by_filter_touches_only_what_fits;
     postgres_limits_a_selection_that_says_so => selections::a_selection_by_filter_is_limited_only_if_it_says_so;
     postgres_redrives_many_named_messages => selections::many_named_messages_are_all_redriven;
@@ -315,19 +321,95 @@ async fn postgres_recognises_a_finish_whose_answer_was_lost() {
     let place = Place::new();
     let (store, other) = two(&place).await;
     accept(&store, leased(1, "orders", lease("a", at(10)))).await;
-    let finishes = Finishes::new(Arc::clone(&store.connections));
-    let encoded = |finish: Finish| EncodedFinish { record: encoding::encode_attempt(&finish.attempt).unwrap(), finish };
-    let first = encoded(finish(1, "a", Then::Queue { due: at(1), route: route("orders") }));
-    assert_eq!(other.finish(first.finish.clone()).await.unwrap(), Finished::Done);
+    let first = finish(1, "a", Then::Queue { due: at(1), route: route("orders") });
+    assert_eq!(other.finish(first.clone()).await.unwrap(), Finished::Done);
 
     // Nothing says that this host wrote it: to repeat it is to have lost the lease.
-    assert!(matches!(finishes.run(std::slice::from_ref(&first)).await[..], [Ok(Finished::LeaseLost)]));
+    assert_eq!(store.finish(first.clone()).await.unwrap(), Finished::LeaseLost);
 
-    finishes.doubt(id(1));
-    assert!(matches!(finishes.run(std::slice::from_ref(&first)).await[..], [Ok(Finished::Done)]));
+    store.finishes.doubt(id(1));
+    assert_eq!(store.finish(first).await.unwrap(), Finished::Done);
     let mut another = finish(1, "a", delivered(at(5)));
     another.attempt.number = 2;
-    finishes.doubt(id(1));
-    assert!(matches!(finishes.run(&[encoded(another)]).await[..], [Ok(Finished::LeaseLost)]), "it was not written");
+    store.finishes.doubt(id(1));
+    assert_eq!(store.finish(another).await.unwrap(), Finished::LeaseLost, "it was not written");
+    place.remove().await;
+}
+
+#[tokio::test]
+async fn postgres_keeps_no_finish_waiting_for_those_that_wait_for_their_order() {
+    let place = Place::new();
+    let (store, other) = two(&place).await;
+    let first = leased(1, "orders", lease("a", at(10)));
+    accept(&store, Acceptance { order: Some("alice".to_owned()), ..first }).await;
+    accept(&store, leased(2, "orders", lease("a", at(10)))).await;
+    let (is_locked, release) = &(Notify::new(), Notify::new());
+    let holding = other.connections.call(PATIENCE, |connection| {
+        Box::pin(async move {
+            connection.begin().await?;
+            order::lock(&connection, "orders", "alice", 0).await?;
+            is_locked.notify_one();
+            release.notified().await;
+            connection.roll_back().await
+        })
+    });
+    let finishing = async {
+        is_locked.notified().await;
+        let mut ordered = std::pin::pin!(store.finish(finish(1, "a", delivered(at(1)))));
+        tokio::select! {
+            biased;
+            early = &mut ordered => panic!("its order was locked: {early:?}"),
+            finished = store.finish(finish(2, "a", delivered(at(1)))) => assert_eq!(finished.unwrap(), Finished::Done),
+        }
+        release.notify_one();
+        ordered.await
+    };
+    let (held, finished) = tokio::join!(holding, finishing);
+    held.unwrap();
+    assert_eq!(finished.unwrap(), Finished::Done);
+    place.remove().await;
+}
+
+/// The machine's clock, set ahead by so many milliseconds, or back.
+#[derive(Default)]
+struct SetClock(AtomicI64);
+
+#[async_trait]
+impl Clock for SetClock {
+    fn now(&self) -> Timestamp {
+        let ahead = self.0.load(Ordering::SeqCst);
+        Timestamp::from_millis(SystemClock.now().as_millis().saturating_add_signed(ahead))
+    }
+
+    async fn sleep_until(&self, moment: Timestamp) {
+        self.sleep(moment.since(self.now())).await;
+    }
+
+    async fn sleep(&self, length: Duration) {
+        SystemClock.sleep(length).await;
+    }
+
+    fn chance(&self) -> Chance {
+        SystemClock.chance()
+    }
+}
+
+#[tokio::test]
+async fn postgres_claims_nothing_while_the_clocks_are_a_third_of_a_lease_apart() {
+    let (place, clock) = (Place::new(), Arc::new(SetClock::default()));
+    let store = PostgresStore::open(&place.target, Arc::clone(&clock) as Arc<dyn Clock>).await.unwrap();
+    accept(&store, queued(1, "orders", at(0))).await;
+    let claim = async || {
+        let lane = LaneClaim { route: route("orders"), limit: 1, retries: 1 };
+        store.claim_due(vec![lane], at(1), lease("a", at(31))).await
+    };
+    for (ahead, how) in [(15_000, "ahead of the database's"), (-15_000, "behind the database's")] {
+        clock.0.store(ahead, Ordering::SeqCst);
+        let refused = claim().await.expect_err("nothing is claimed");
+        let why = std::error::Error::source(&refused).map(ToString::to_string).unwrap_or_default();
+        assert!(why.contains(how) && why.contains("a third of `lease`, 10s"), "{why}");
+    }
+    clock.0.store(-5_000, Ordering::SeqCst);
+    assert_eq!(claim().await.unwrap().messages.len(), 1, "that is near enough, and found out at once");
     place.remove().await;
 }

@@ -8,7 +8,7 @@ use http::StatusCode;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::clock::Timestamp;
-use crate::message::{Answer, MessageId, RouteName};
+use crate::message::{Answer, MessageId};
 use crate::store::{KeyClaim, KeyState, StoreError, encoding};
 
 /// Takes a key for a request that is being served, if it is free.
@@ -36,29 +36,26 @@ pub(super) fn store(connection: &Connection, claim: &KeyClaim, now: Timestamp) -
     }
 }
 
-/// Writes down the answer given under a key that was opened (or whose message was stored since), or gives an opened
-/// key back. A key that is neither stays as it is.
+/// Writes down the answer given under a key that this message opened (or was stored under since), or gives the key it
+/// opened back. Any other key stays as it is: one that is closed late may be another message's by now.
 ///
 /// # Errors
 /// [`StoreError`]
-pub(super) fn close(
-    connection: &Connection,
-    route: &RouteName,
-    key: &str,
-    answer: Option<&Answer>,
-) -> Result<(), StoreError> {
+pub(super) fn close(connection: &Connection, claim: &KeyClaim, answer: Option<&Answer>) -> Result<(), StoreError> {
+    let (route, key, message) = (claim.route.as_str(), &claim.key, claim.message.as_bytes());
     match answer {
         None => connection
-            .prepare_cached("DELETE FROM keys WHERE route = ?1 AND key = ?2 AND state = 'opened'")?
-            .execute(params![route.as_str(), key])?,
+            .prepare_cached("DELETE FROM keys WHERE route = ?1 AND key = ?2 AND message = ?3 AND state = 'opened'")?
+            .execute(params![route, key, message])?,
         Some(answer) => connection
             .prepare_cached(
-                "UPDATE keys SET state = 'answered', answer_status = ?3, answer_headers = ?4, answer_body = ?5
-                 WHERE route = ?1 AND key = ?2 AND state <> 'answered'",
+                "UPDATE keys SET state = 'answered', answer_status = ?4, answer_headers = ?5, answer_body = ?6
+                 WHERE route = ?1 AND key = ?2 AND message = ?3 AND state <> 'answered'",
             )?
             .execute(params![
-                route.as_str(),
+                route,
                 key,
+                message,
                 answer.status.as_u16(),
                 encoding::encode_headers(&answer.headers),
                 &answer.body[..]

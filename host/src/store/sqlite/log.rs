@@ -4,7 +4,9 @@
 //! a commit that nobody was told of. Damage in the middle looks the same to it, and every commit behind it would be
 //! gone without a word. The two can be told apart, because a commit is on disk before the next one is begun: where two
 //! sound commits lie behind the place at which the checksums break off, at least one of them had been promised to
-//! somebody. Damage to the last two commits cannot be told from a power cut.
+//! somebody. Damage to the last two commits cannot be told from a power cut. This holds as long as a log goes through
+//! one power cut at most, since the end of what the first one broke off may lie behind what the second one does: so
+//! each start begins a new log (`opening.rs`).
 
 use std::fs::File;
 use std::io::{self, BufReader, ErrorKind, Read};

@@ -91,6 +91,12 @@ fn apply(amendment: Amendment, connection: &Connection, id: MessageId) -> Result
              RETURNING order_route, order_key",
             now,
         ),
+        Amendment::DiscardQueued { now } => (
+            "UPDATE messages SET state = 'discarded', due_at = NULL, ended_at = ?2, turn = 0,
+                 reason = CASE reason WHEN '' THEN 'its route was not served' ELSE reason END
+             WHERE id = ?1 AND state = 'queued' RETURNING order_route, order_key",
+            now,
+        ),
     };
     let amended = connection
         .prepare_cached(sql)?

@@ -53,6 +53,9 @@ pub(super) struct Opened {
 /// # Errors
 /// As [`super::SqliteStore::open`].
 pub(super) fn open(path: &Path) -> Result<Opened, StoreError> {
+    for name in [path.to_owned(), beside(path, "-wal"), beside(path, "-shm")] {
+        refuse_what_is_no_file(&name)?;
+    }
     refuse_a_log_without_its_file(path)?;
     make_private(path)?;
     // The same file under two names must have one lock.
@@ -68,16 +71,23 @@ pub(super) fn open(path: &Path) -> Result<Opened, StoreError> {
     Ok(Opened { path, lock: HostLock { lock, files }, connection })
 }
 
+/// # Errors
+/// [`StoreError::Unusable`] when there is something else than a file at `path`, which could not be written (a folder),
+/// would be waited for (a pipe) or lost (a device).
+fn refuse_what_is_no_file(path: &Path) -> Result<(), StoreError> {
+    if std::fs::metadata(path).is_ok_and(|there| !there.is_file()) {
+        return Err(StoreError::Unusable(format!("{} is not a regular file", path.display())));
+    }
+    Ok(())
+}
+
 /// Makes an empty file that only its owner can read, unless there is one: requests may carry credentials. SQLite
 /// gives its side files the same permissions.
 ///
 /// # Errors
-/// [`StoreError::Unusable`] when there is something else than a file, which would be waited for (a pipe) or lost
-/// (a device).
+/// As [`refuse_what_is_no_file`].
 fn make_private(path: &Path) -> Result<(), StoreError> {
-    if std::fs::metadata(path).is_ok_and(|there| !there.is_file()) {
-        return Err(StoreError::Unusable(format!("{} is not a regular file", path.display())));
-    }
+    refuse_what_is_no_file(path)?;
     let mut options = OpenOptions::new();
     options.write(true).create(true).truncate(false);
     #[cfg(unix)]
@@ -121,6 +131,7 @@ fn connect_writer(path: &Path) -> Result<Connection, StoreError> {
     connection.pragma_update(None, "journal_mode", "WAL")?;
     // In WAL mode FULL means one fsync for each commit: what is answered survives a power cut.
     connection.pragma_update(None, "synchronous", "FULL")?;
+    begin_a_new_log(&connection);
     // The log is reset once its content is in the main file, and cut back to this after a burst: 64 MiB.
     connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
     // It is brought into the main file every 16 MiB (of 4 KiB pages): the pages that every message rewrites, such as
@@ -133,6 +144,20 @@ fn connect_writer(path: &Path) -> Result<Connection, StoreError> {
     keep_plans(&connection)?;
     schema::prepare(&mut connection)?;
     Ok(connection)
+}
+
+/// Brings what an earlier host left in the log into the main file, and empties the log. What a power cut left of a
+/// commit would otherwise stay behind the commits to come; after another power cut it would look like proof of damage
+/// ([`log::damage`]).
+///
+/// Where that cannot be done now (the disk is full, or another program reads the file) the log is gone on with, as
+/// SQLite would.
+fn begin_a_new_log(connection: &Connection) {
+    match connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0)) {
+        Ok(0) => {}
+        Ok(_) => tracing::warn!("another program has the store's file open: its log is gone on with"),
+        Err(error) => tracing::warn!(%error, "could not empty the store's log: it is gone on with"),
+    }
 }
 
 /// A log whose main file is gone, or empty, would be thrown away by SQLite as a leftover.

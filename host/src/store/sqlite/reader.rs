@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 use super::{opening, rows};
 use crate::clock::Timestamp;
 use crate::message::{MessageId, State};
-use crate::store::{Hold, StoreError, Stored, encoding};
+use crate::store::{Blocker, Hold, StoreError, Stored, Turn, encoding};
 
 /// Reads at the same time.
 const CONNECTIONS: usize = 4;
@@ -118,7 +118,23 @@ pub(super) fn message(connection: &Connection, id: MessageId) -> Result<Option<S
     while let Some(row) = records.next()? {
         attempts.push(encoding::decode_attempt(row.get_ref(0)?.as_str().map_err(encoding::unreadable)?)?);
     }
-    Ok(Some(Stored { message: message?, summary: summary?, attempts }))
+    let summary = summary?;
+    let blocked_by = if summary.turn == Some(Turn::Behind) { blocker(connection, seq)? } else { None };
+    Ok(Some(Stored { message: message?, summary, attempts, blocked_by }))
+}
+
+/// The message whose turn it is in the order of the message `seq`.
+fn blocker(connection: &Connection, seq: i64) -> Result<Option<Blocker>, StoreError> {
+    connection
+        .prepare_cached(
+            "SELECT b.id, b.state FROM messages m JOIN messages b INDEXED BY messages_in_order
+                 ON b.order_route = m.order_route AND b.order_key = m.order_key AND b.turn > 0 AND b.turn = 1
+             WHERE m.seq = ?1",
+        )?
+        .query_row([seq], |row| Ok((row.get(0)?, row.get::<_, String>(1)?)))
+        .optional()?
+        .map(|(id, state)| Ok(Blocker { id: MessageId::from_bytes(id), state: encoding::state(&state)? }))
+        .transpose()
 }
 
 /// How many messages there are, by route and state. Walks over all of them, in indexes only: about a third of a second

@@ -83,11 +83,14 @@ rules! {
     sqlite_skips_a_dead_letter => orders::a_dead_letter_that_is_skipped_lets_the_next_one_go;
     sqlite_unblocks_an_order_when_it_sweeps => orders::a_dead_letter_that_is_kept_no_longer_lets_the_next_one_go;
     sqlite_keeps_the_turn_on_another_route => orders::a_message_that_leaves_for_another_route_keeps_its_turn;
+    sqlite_goes_on_with_an_order_whose_first_is_given_up => orders::an_order_goes_on_when_who_has_the_turn_is_given_up;
+    sqlite_names_what_a_message_waits_for => orders::a_message_names_the_one_that_it_waits_for;
     sqlite_takes_a_key_with_its_message => keys::a_key_is_taken_with_its_message;
     sqlite_keeps_keys_by_route => keys::keys_of_different_routes_are_different_keys;
     sqlite_finds_one_of_many_keys_fresh => keys::of_many_that_come_at_once_one_is_fresh;
     sqlite_finds_an_opened_key_in_flight => keys::an_opened_key_is_in_flight_until_it_is_answered;
     sqlite_frees_a_key_given_back => keys::a_key_given_back_is_free;
+    sqlite_does_not_close_a_key_that_another_message_opened_since => keys::a_key_that_another_message_opened_since_is_not_closed;
     sqlite_keeps_a_stored_key_that_is_given_back => keys::only_an_opened_key_is_given_back;
     sqlite_stores_a_message_under_its_opened_key => keys::a_message_is_stored_under_the_key_opened_for_it;
     sqlite_leaves_a_key_to_its_answer => keys::a_message_stored_for_analysis_leaves_its_key_to_the_answer;
@@ -100,6 +103,7 @@ rules! {
     sqlite_redrives_afresh => selections::a_redriven_message_starts_afresh;
     sqlite_redrives_only_what_ended_undelivered => selections::only_what_ended_undelivered_is_redriven;
     sqlite_discards_only_dead_letters => selections::only_dead_letters_are_discarded;
+    sqlite_gives_up_what_is_queued_on_a_route => selections::what_is_queued_on_a_route_is_given_up;
     sqlite_amends_only_what_fits => selections::a_selection_by_filter_touches_only_what_fits;
     sqlite_limits_a_selection_that_says_so => selections::a_selection_by_filter_is_limited_only_if_it_says_so;
     sqlite_redrives_many_named_messages => selections::many_named_messages_are_all_redriven;
@@ -257,6 +261,37 @@ async fn sqlite_refuses_a_file_that_is_damaged_in_the_middle() {
     assert!(!log_of(&killed).is_empty() && log_of(&killed) == log_of(&place), "and so is its log");
 }
 
+/// What a power cut leaves of `place` that comes in the middle of accepting a message with a body of `length` bytes: all
+/// of the commit but its first page.
+async fn cut_off_in_a_commit(place: &Place, number: u64, length: usize) -> Place {
+    const FRAME: usize = 24 + 4096;
+    let (store, log) = (place.open(), place.0.path().join("backstop.db-wal"));
+    let before = std::fs::read(&log).unwrap();
+    let mut message = queued(number, "orders", at(0));
+    let request = crate::message::Request { body: vec![1; length].into(), ..(*message.message.request).clone() };
+    message.message.request = request.into();
+    accept(&store, message).await;
+    let mut torn = std::fs::read(&log).unwrap();
+    let begin = torn.iter().zip(&before).take_while(|(after, before)| after == before).count().max(32);
+    torn[(begin - 32) / FRAME * FRAME + 32 + 24 + 100] ^= 0xff;
+    let cut = Place::new();
+    std::fs::copy(place.file(), cut.file()).unwrap();
+    std::fs::write(cut.0.path().join("backstop.db-wal"), torn).unwrap();
+    cut
+}
+
+#[tokio::test]
+async fn sqlite_starts_after_two_power_cuts_one_after_the_other() {
+    let place = Place::new();
+    accept(&place.open(), queued(1, "orders", at(0))).await;
+    // What is left of the first is longer than the second's, and lies behind it.
+    let once = cut_off_in_a_commit(&place, 2, 300_000).await;
+    let twice = cut_off_in_a_commit(&once, 3, 30_000).await;
+    let store = twice.open();
+    assert!(store.message(id(1)).await.unwrap().is_some());
+    assert_eq!(store.tally().await.unwrap().values().sum::<u64>(), 1, "of the others nobody was told");
+}
+
 #[test]
 fn sqlite_refuses_the_database_of_another_program_and_leaves_it_alone() {
     let place = Place::new();
@@ -278,6 +313,17 @@ fn sqlite_refuses_a_file_of_a_newer_version() {
     drop(newer);
     let reason = place.refusal();
     assert!(reason.contains("newer version of Backstop (schema 99"), "{reason}");
+}
+
+#[test]
+fn sqlite_names_a_folder_in_the_place_of_a_side_file() {
+    for ending in ["-wal", "-shm"] {
+        let place = Place::new();
+        let folder = format!("{}{ending}", place.file().display());
+        std::fs::create_dir(&folder).unwrap();
+        let reason = place.refusal();
+        assert!(reason.contains(&folder) && reason.contains("not a regular file"), "{reason}");
+    }
 }
 
 #[tokio::test]
