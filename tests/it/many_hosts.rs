@@ -62,7 +62,8 @@ async fn many_hosts_one_killed_under_load_is_taken_over_from() {
     let audit = load.audit(&one, &vendor).await;
     audit.one_attempt_at_a_time();
     assert!(audit.interrupted > 0, "it left something behind");
-    assert!(audit.interrupted <= CONCURRENCY, "more was repeated than it had on its way: {}", audit.interrupted);
+    // As many again as it attempts at once may be over and on their way to the disk.
+    assert!(audit.interrupted <= 2 * CONCURRENCY, "more was repeated than it had on its way: {}", audit.interrupted);
 }
 
 /// A message that comes to one host is delivered by another when the first is at its limit.
@@ -74,7 +75,8 @@ async fn many_hosts_a_backlog_of_one_is_worked_off_by_all() {
     load.send_all(&one, 300, CALLERS).await;
     let delivers = async |host: &Host| {
         eventually("a delivery by every host", async || {
-            (!host.log_lines(r#""transition":"delivered""#).is_empty()).then_some(())
+            let routes = host.admin("/v1/routes").await;
+            (routes["routes"][0]["since_start"]["delivered"].as_u64() > Some(0)).then_some(())
         })
         .await;
     };

@@ -38,11 +38,13 @@ impl Queue {
         if let Some(failed) = made.destination_failed() {
             permit.came_to(failed, self.clock.now());
         }
-        // The next attempt need not wait for the disk. What waits for it is bounded by what was accepted or claimed:
-        // a store that writes nothing down hands out nothing either.
+        // The next attempt need not wait for the disk, as long as no more than that wait for it.
+        let finishing = lane.finishing().await;
         drop(permit);
         let then = made.then(&message, self.clock.now());
-        if self.finish(&message, made, then.clone()).await == Finished::LeaseLost {
+        let finished = self.finish(&message, made, then.clone()).await;
+        drop(finishing);
+        if finished == Finished::LeaseLost {
             tracing::warn!(message_id = %message.id, route = %message.route, "lease lost: another host repeats this attempt");
             // Whoever has it now counts it, too.
             lane.leave();

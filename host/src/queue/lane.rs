@@ -31,6 +31,8 @@ pub struct Lane {
 pub(super) struct Standing {
     /// Attempts at once: the route's `concurrency`.
     attempts: Arc<Places>,
+    /// Attempts that are over and not yet on disk: as many again. Each is repeated if the host dies now.
+    finishing: Arc<Places>,
     /// Callers that wait: no route may take all the places that the ingress has.
     callers: Arc<Places>,
     /// Messages that have not ended, queued or in flight: what `max_queued` bounds.
@@ -67,6 +69,7 @@ impl Standing {
     pub(super) fn new(route: &Route, open: u64, callers: usize, agenda: &Arc<Agenda>) -> Arc<Self> {
         Arc::new(Self {
             attempts: Places::new(route.concurrency),
+            finishing: Places::new(route.concurrency),
             callers: Places::new(callers),
             open: AtomicU64::new(open),
             expected: Mutex::default(),
@@ -78,6 +81,7 @@ impl Standing {
     pub(super) fn set(&self, route: &Route, callers: usize) {
         self.gate.set(route);
         self.attempts.resize(route.concurrency);
+        self.finishing.resize(route.concurrency);
         self.callers.resize(callers);
     }
 
@@ -115,6 +119,11 @@ impl Lane {
     /// rate. Who waits for the rate has a place already; who waits for the breaker has none.
     pub async fn permit(&self, clock: &dyn Clock) -> Option<Permit> {
         self.standing.gate.pass(&self.standing.attempts, clock).await
+    }
+
+    /// A place among the attempts that are over and are being written down, once there is one.
+    pub(super) async fn finishing(&self) -> Option<Place> {
+        self.standing.finishing.take().await
     }
 
     /// The rights to make up to `most` attempts: the one the queue stood in line for, and what is free besides.
