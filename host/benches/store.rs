@@ -14,7 +14,8 @@ use std::time::Duration;
 use anyhow::Context;
 use backstop::clock::{Clock, Stopwatch, SystemClock, Timestamp};
 use backstop::message::{
-    AttemptRecord, Message, MessageId, OutcomeSummary, Progress, Provenance, Request, RouteName, State, VerdictKind,
+    AttemptRecord, Message, MessageId, Origin, OutcomeSummary, Progress, Provenance, Request, RouteName, State,
+    VerdictKind,
 };
 use backstop::store::sqlite::SqliteStore;
 use backstop::store::{
@@ -233,6 +234,7 @@ fn message() -> anyhow::Result<Message> {
         idempotency_key: None,
         accepted_at: now,
         progress: Progress::default(),
+        origin: Origin::default(),
     })
 }
 

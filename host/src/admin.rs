@@ -24,6 +24,7 @@ use serde_json::{Value, json};
 use crate::alarm::Alarms;
 use crate::clock::Clock;
 use crate::config::Secret;
+use crate::ingress::tapping::Taps;
 use crate::message::{MessageId, State};
 use crate::policy::Catalog;
 use crate::problem::{Kind, Problem};
@@ -60,6 +61,8 @@ pub struct Admin {
     pub watch: Arc<Watch>,
     /// The time.
     pub clock: Arc<dyn Clock>,
+    /// The sources.
+    pub taps: Arc<Taps>,
     /// The token asked of every caller, if any.
     pub token: Option<Secret>,
 }
@@ -81,6 +84,7 @@ pub fn router(admin: Arc<Admin>) -> Router {
         .route("/v1/routes", get(routes::list))
         .route("/v1/config", get(config))
         .route("/v1/policies", get(policies))
+        .route("/v1/sources", get(sources))
         .route("/v1/alarms", get(alarms))
         .route("/v1/holds", get(holds))
         .route("/v1/messages", get(list))
@@ -99,7 +103,7 @@ pub fn router(admin: Arc<Admin>) -> Router {
 }
 
 async fn nothing_here(request: Request) -> Response {
-    let detail = "GET /v1/routes, /v1/config, /v1/policies, /v1/alarms, /v1/holds, /v1/messages; POST /v1/dead/redrive, /v1/dead/discard, /v1/parked/discard";
+    let detail = "GET /v1/routes, /v1/config, /v1/policies, /v1/sources, /v1/alarms, /v1/holds, /v1/messages; POST /v1/dead/redrive, /v1/dead/discard, /v1/parked/discard";
     Problem::new(Kind::NotFound, detail).answer(request.uri().path())
 }
 
@@ -158,6 +162,10 @@ async fn config(Shared(admin): Shared<Arc<Admin>>) -> Response {
 
 async fn policies(Shared(admin): Shared<Arc<Admin>>) -> Response {
     Json(json!({ "policies": admin.catalog.list() })).into_response()
+}
+
+async fn sources(Shared(admin): Shared<Arc<Admin>>) -> Response {
+    Json(json!({ "sources": admin.taps.standing() })).into_response()
 }
 
 async fn alarms(Shared(admin): Shared<Arc<Admin>>) -> Response {

@@ -9,6 +9,7 @@
 mod defaults;
 mod describe;
 mod events;
+mod feed;
 mod interpolate;
 mod limits;
 mod problem;
@@ -29,6 +30,7 @@ use std::path::{Path, PathBuf};
 
 pub(crate) use defaults::{default_envelope, default_response_limit};
 pub use events::{EventSchema, Events, Taken};
+pub use feed::{Feed, Tap};
 use interpolate::Noting;
 pub use interpolate::{Machine, Surroundings};
 pub use limits::{Breaker, OnFailure, Order, OrderKey, Rate, RetryBudget};

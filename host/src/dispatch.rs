@@ -14,6 +14,8 @@ mod answer;
 mod fault;
 pub mod notify;
 pub mod client;
+pub mod nats;
+pub mod broker;
 #[cfg(test)]
 pub(crate) mod vendor;
 
@@ -25,6 +27,7 @@ use async_trait::async_trait;
 use crate::config::{Destination, Route};
 use crate::message::{MessageId, Outcome, Request};
 
+pub use self::broker::Transports;
 pub use self::client::HostClient;
 pub use self::clients::{Clients, ClientsError};
 pub use self::http::HttpTransport;

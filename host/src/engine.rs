@@ -17,7 +17,7 @@ use crate::alarm::Alarms;
 use crate::attempt::Attempts;
 use crate::clock::{Clock, SteadyClock, SystemClock};
 use crate::config::{Config, StoreUrl};
-use crate::dispatch::{Clients, ClientsError, HttpTransport, Notifier, Transport};
+use crate::dispatch::{Clients, ClientsError, HttpTransport, Notifier, Transport, Transports};
 use crate::ingress::{self, Ingress};
 use crate::listener::{self, Descriptors};
 use crate::message::MessageId;
@@ -140,7 +140,8 @@ impl Engine {
         let (intake, chains, rest) = (TaskTracker::new(), TaskTracker::new(), TaskTracker::new());
 
         let clients = Arc::new(aside(Clients::new).await??);
-        let transport = Arc::new(HttpTransport::new(Arc::clone(&clients), Arc::clone(&clock), rest.clone()));
+        let http = HttpTransport::new(Arc::clone(&clients), Arc::clone(&clock), rest.clone());
+        let transport = Arc::new(Transports::new(http, &clock));
         let notifier = Notifier::start(clients, Arc::clone(&clock), &rest, stop_rest.clone());
         let routes = Arc::new(Routes::new(config.routes.clone()));
         let alarms = Arc::new(Alarms::new(routes::served(&config.routes), notifier));
@@ -179,7 +180,7 @@ impl Engine {
             },
         ));
 
-        let ingress = ingress::router(Arc::new(Ingress {
+        let ingress = Arc::new(Ingress {
             routes: Arc::clone(&routes),
             queue: Arc::clone(&queue),
             attempts,
@@ -192,7 +193,9 @@ impl Engine {
             chains: chains.clone(),
             stop: stop.clone(),
             loopback: listen.ip().is_loopback(),
-        }));
+        });
+        let taps = ingress::tapping::start(&config.feeds, &ingress, &chains, &stop);
+        let ingress = ingress::router(ingress);
         let admin = admin::router(Arc::new(Admin {
             store: Arc::clone(&store),
             queue: Arc::clone(&queue),
@@ -203,6 +206,7 @@ impl Engine {
             catalog: Arc::clone(&catalog),
             watch: Arc::clone(&watch),
             clock: Arc::clone(&clock),
+            taps,
             token: config.admin.token.clone(),
         }));
         intake.spawn(listener::serve(

@@ -4,8 +4,12 @@
 //! problem that says why.
 
 mod events;
+mod intake;
+pub mod nats;
 mod onward;
 mod request;
+pub mod source;
+pub mod tapping;
 mod waiting;
 
 use std::sync::Arc;
@@ -32,6 +36,7 @@ use crate::queue::{Holds, Offered, Queue};
 use crate::routes::{Routes, Standing};
 use crate::store::{KeyClaim, KeyState, Owner, Store, StoreError};
 use crate::watch::Watch;
+pub(crate) use intake::takes;
 use onward::Onward;
 use waiting::Waiting;
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use backstop::clock::Timestamp;
 use backstop::config::{Isolation, PolicyLimits};
-use backstop::message::{Message, MessageId, Outcome, Progress, Request, Response, RouteName};
+use backstop::message::{Message, MessageId, Origin, Outcome, Progress, Request, Response, RouteName};
 use backstop::policy::{Asked, AttemptView, Judge, LoadError, Workbench};
 use http::{HeaderMap, Method, StatusCode};
 use serde_json::Value;
@@ -135,6 +135,7 @@ fn message(body: &'static [u8]) -> Message {
         idempotency_key: None,
         accepted_at: Timestamp::from_millis(0),
         progress: Progress::default(),
+        origin: Origin::default(),
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use backstop::clock::Timestamp;
 use backstop::config::{Isolation, PolicyLimits};
-use backstop::message::{Message, MessageId, Outcome, Progress, Request, Response, RouteName, VerdictKind};
+use backstop::message::{Message, MessageId, Origin, Outcome, Progress, Request, Response, RouteName, VerdictKind};
 use backstop::policy::build::build;
 use backstop::policy::{AttemptView, Candidate, Judge, Workbench};
 use backstop_sdk::Policy as _;
@@ -79,6 +79,7 @@ fn message() -> Message {
         idempotency_key: None,
         accepted_at: Timestamp::from_millis(1_790_000_000_000),
         progress: Progress::default(),
+        origin: Origin::default(),
     }
 }
 

@@ -8,6 +8,7 @@ mod limits;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
+use url::Url;
 
 use super::problem::Place;
 use super::resolved::{Alarm, Auth, Config, Destination, Isolation, Mode, OnPolicyFailure, PolicyBinding, Route};
@@ -118,7 +119,7 @@ impl Describer<'_> {
 
     fn destination(&self, place: &Place<'_>, destination: &Destination) -> Value {
         let mut shown = Map::new();
-        shown.insert("url".into(), self.short_text(place, "url", destination.url.as_str()));
+        shown.insert("url".into(), self.short_text(place, "url", &shown_url(&destination.url)));
         shown.insert("timeout".into(), duration(destination.timeout));
         shown.insert("response_limit".into(), size(destination.response_limit));
         if let Some(auth) = &destination.auth {
@@ -280,9 +281,25 @@ impl Describer<'_> {
     }
 }
 
+/// A URL without the credentials that a broker's may hold.
+fn shown_url(url: &Url) -> String {
+    let mut shown = url.clone();
+    if url.password().is_some() {
+        // Neither fails for a URL that has a password.
+        let _ = shown.set_password(Some(HIDDEN));
+    } else if !url.username().is_empty() {
+        let _ = shown.set_username(HIDDEN);
+    }
+    shown.into()
+}
+
 fn retry(envelope: &Envelope) -> Map<String, Value> {
     let mut shown = Map::new();
-    shown.insert("max_attempts".into(), envelope.max_attempts.into());
+    let max_attempts: Value = match envelope.max_attempts {
+        u32::MAX => "unlimited".into(),
+        count => count.into(),
+    };
+    shown.insert("max_attempts".into(), max_attempts);
     shown.insert("max_elapsed".into(), duration(envelope.max_elapsed));
     shown.insert("min_delay".into(), duration(envelope.min_delay));
     shown.insert("max_delay".into(), duration(envelope.max_delay));

@@ -17,7 +17,7 @@ use super::events::{SourceAndId, Taken};
 use super::limits::{OrderKey, PerSecond};
 use super::reader::{Field, Named, Shorthand};
 use super::resolved::Secret;
-use super::units::{Count, Factor, Share, Size, Written};
+use super::units::{Count, Factor, Share, Size, Times, Written};
 pub(super) use limits::{RawBreaker, RawOnFailure, RawOrderBy, RawRate, RawRetryBudget};
 
 /// The configuration of Backstop.
@@ -48,6 +48,8 @@ pub(super) struct RawConfig {
     pub(super) keep_finished: Field<Written<Duration>>,
     /// Requests served at once; one more is answered 503. Default 4096.
     pub(super) max_in_flight: Field<Count>,
+    /// Where messages are taken from, beside the listener, by name: queues and streams of brokers.
+    pub(super) sources: Field<Named<RawSource>>,
     /// The routes by name. A name is 1 to 64 of a-z, 0-9, - and _, and starts with a letter or digit.
     pub(super) routes: Field<Named<RawRoute>>,
 }
@@ -132,6 +134,63 @@ pub(super) struct RawDedupe {
     pub(super) by: Field<Written<SourceAndId>>,
     /// How long after the earlier one, 1s to 365d. Default 24h.
     pub(super) window: Field<Written<Duration>>,
+}
+
+/// Where messages are taken from: exactly one broker.
+#[derive(Deserialize, JsonSchema, Default)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(rename = "Source", extend("required" = ["route"]))]
+pub(super) struct RawSource {
+    /// The route that its messages go to, in mode async.
+    pub(super) route: Field<String>,
+    /// When the broker is told that a message is done with. Default on_store.
+    pub(super) settle: Field<RawSettle>,
+    /// Messages taken and not settled at once, 1 to 1000. Default 64.
+    pub(super) prefetch: Field<Count>,
+    /// How often subscribing is tried again, at the start and after a connection was lost.
+    pub(super) connect: Field<RawConnect>,
+    /// A consumer of a JetStream stream.
+    pub(super) nats: Field<RawNats>,
+}
+
+/// When a broker is told that a message is done with.
+#[derive(Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(rename = "Settle", inline)]
+pub(super) enum RawSettle {
+    OnStore,
+    OnDelivery,
+}
+
+/// How often subscribing is tried again.
+#[derive(Deserialize, JsonSchema, Default)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(rename = "Connect")]
+pub(super) struct RawConnect {
+    /// Attempts after the first one. Default unlimited.
+    pub(super) retries: Field<Written<Times>>,
+    /// The pause between two, 100ms to 1h. Default 5s.
+    pub(super) wait: Field<Written<Duration>>,
+}
+
+/// A consumer of a JetStream stream.
+#[derive(Deserialize, JsonSchema, Default)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(rename = "Nats", extend("required" = ["url", "stream", "consumer"]))]
+pub(super) struct RawNats {
+    /// The server: nats://USER:PASSWORD@HOST:4222, or tls://…
+    pub(super) url: Field<Written<Secret>>,
+    /// The stream.
+    pub(super) stream: Field<String>,
+    /// The durable pull consumer. One that is there is used as it is; otherwise it is made.
+    pub(super) consumer: Field<String>,
+    /// Which of the stream's subjects are wanted. Default all.
+    pub(super) filter: Field<String>,
+    /// How long the server waits for a message to be settled before it delivers it again, of a consumer that is made:
+    /// 1s to 1h. Default 30s.
+    pub(super) ack_wait: Field<Written<Duration>>,
+    /// on_delivery: the delivery that is the last; a message that fails then is a dead letter. Default none is.
+    pub(super) max_deliver: Field<Count>,
 }
 
 /// Where a route's messages go.
@@ -258,11 +317,12 @@ pub(crate) struct RawPolicyLimits {
 #[schemars(rename = "Retry")]
 pub(super) struct RawRetry {
     /// `event-pipeline`: the limits and the defaults of a managed event bus. Delays of 1s to 600s, each twice the one
-    /// before, or all equal; jitter none and max_elapsed 365d unless written.
+    /// before, or all equal; jitter none and max_elapsed 36500d unless written.
     pub(super) profile: Field<RawProfile>,
-    /// Attempts in all; 1 means one delivery and no retry. Default 5.
-    pub(super) max_attempts: Field<Count>,
-    /// Time from the first attempt after which none begins, 1ms to 365d. Default 24h.
+    /// Attempts in all; 1 means one delivery and no retry. `unlimited` tries for ever, unless max_elapsed is written,
+    /// too. Default 5.
+    pub(super) max_attempts: Field<Written<Times>>,
+    /// Time from the first attempt after which none begins, 1ms to 36500d. Default 24h.
     pub(super) max_elapsed: Field<Written<Duration>>,
     /// The first and the shortest delay, 1ms to 24h. Default 1s.
     pub(super) min_delay: Field<Written<Duration>>,

@@ -6,6 +6,7 @@
 mod destination;
 mod events;
 mod fallback;
+mod feed;
 mod limits;
 mod route;
 
@@ -79,6 +80,7 @@ impl Resolver<'_> {
                 Err(error) => self.complain(&place, error.to_string()),
             }
         }
+        let feeds = self.feeds(&root.key("sources"), raw.sources, &resolved);
         Some(Config {
             listen,
             admin,
@@ -107,6 +109,7 @@ impl Resolver<'_> {
                 1..=1_000_000,
                 defaults::MAX_IN_FLIGHT,
             ),
+            feeds,
             routes: resolved,
             sources: Sources::new(self.file, Arc::clone(self.root)),
         })

@@ -17,6 +17,7 @@ use url::Url;
 
 use super::Sources;
 use super::events::Events;
+use super::feed::Feed;
 use super::limits::{Breaker, Order, Rate, RetryBudget};
 use crate::message::{Envelope, Fallback, RouteName};
 use crate::store::PostgresTarget;
@@ -43,6 +44,8 @@ pub struct Config {
     pub keep_finished: Duration,
     /// Requests served at once by the ingress; one more is answered 503. Default 4096.
     pub max_in_flight: usize,
+    /// Where messages are taken from, beside the listener, by name.
+    pub feeds: Vec<Feed>,
     /// The routes by name.
     pub routes: BTreeMap<RouteName, Arc<Route>>,
     /// Where in the file each value stands.
@@ -179,7 +182,8 @@ impl Mode {
 /// Where a route's messages go.
 #[derive(Clone, PartialEq)]
 pub struct Destination {
-    /// The URL that the caller's path is appended to: `http` or `https`, no user info, no fragment.
+    /// The URL that the caller's path is appended to: `http` or `https`, no user info, no fragment. Or a broker's, with
+    /// what is published to, and perhaps credentials.
     pub url: Url,
     /// The time one attempt may take, from connecting to the last byte read. Default 10 s.
     pub timeout: Duration,
@@ -207,7 +211,16 @@ impl fmt::Debug for Destination {
 impl Destination {
     /// What a hold or a `Retry-After` speaks for: the URL's scheme, host and port.
     pub fn origin(&self) -> String {
-        self.url.origin().ascii_serialization()
+        match self.url.origin() {
+            origin @ url::Origin::Tuple(..) => origin.ascii_serialization(),
+            // A broker's: without the credentials.
+            url::Origin::Opaque(_) => format!(
+                "{}://{}:{}",
+                self.url.scheme(),
+                self.url.host_str().unwrap_or_default(),
+                self.url.port().unwrap_or_default()
+            ),
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use serde::de::{self, Deserialize, Deserializer, Visitor};
 use url::Url;
 
 use super::resolved::Secret;
+use crate::dispatch::nats::Target;
 
 /// A value that stands in one scalar.
 pub(crate) trait Unit: Sized {
@@ -310,6 +311,32 @@ impl JsonSchema for Count {
     }
 }
 
+/// How often something is done.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Times {
+    /// So often.
+    Of(u64),
+    /// Without end.
+    Unlimited,
+}
+
+impl Unit for Times {
+    const NAME: &'static str = "Times";
+    const FORM: &'static str = "a whole number, or unlimited";
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        if text == "unlimited" { Ok(Self::Unlimited) } else { Err(format!("write {}", Self::FORM)) }
+    }
+
+    fn from_whole(number: u64) -> Result<Self, String> {
+        Ok(Self::Of(number))
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "type": ["integer", "string"], "minimum": 0, "pattern": r"^(\$\{.*|unlimited)$" })
+    }
+}
+
 /// A number.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(super) struct Factor(pub(super) f64);
@@ -382,8 +409,13 @@ impl Unit for Url {
             }
             error => format!("is no URL ({error}): write {}", Self::FORM),
         })?;
+        if matches!(url.scheme(), "nats" | "tls") {
+            // It may hold credentials: they go no further than the one connection.
+            return Target::parse(text).map(|_| url).map_err(|bad| bad.to_string());
+        }
         if !matches!(url.scheme(), "http" | "https") {
-            return Err("only http and https are spoken: write https://… or http://…".to_owned());
+            return Err("only http, https and nats are spoken: write https://…, http://… or nats://HOST:4222/SUBJECT"
+                .to_owned());
         }
         if !url.username().is_empty() || url.password().is_some() {
             return Err("holds a user name or password: write the URL without it, and put it under \
@@ -397,7 +429,7 @@ impl Unit for Url {
     }
 
     fn schema() -> Schema {
-        json_schema!({ "type": "string", "description": "A URL of http or https, without user name, password and fragment." })
+        json_schema!({ "type": "string", "description": "A URL of http or https, without user name, password and fragment; or nats://HOST:4222/SUBJECT." })
     }
 }
 

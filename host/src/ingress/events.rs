@@ -185,7 +185,12 @@ impl Ingress {
     }
 
     /// Stores a message as a dead letter that was never attempted.
-    async fn put_aside(&self, message: Message, reason: String, key: Option<KeyClaim>) -> Result<Accepted, Problem> {
+    pub(super) async fn put_aside(
+        &self,
+        message: Message,
+        reason: String,
+        key: Option<KeyClaim>,
+    ) -> Result<Accepted, Problem> {
         let record = AttemptRecord {
             number: 0,
             route: message.route.as_str().to_owned(),

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::config::{Admin, Config, StoreUrl};
+use crate::config::{Admin, Config, Feed, StoreUrl};
 
 /// Their values, as a host was started with.
 pub(super) struct Fixed {
@@ -16,6 +16,7 @@ pub(super) struct Fixed {
     shutdown_grace: Duration,
     lease: Duration,
     max_in_flight: usize,
+    feeds: Vec<Feed>,
 }
 
 impl Fixed {
@@ -29,6 +30,7 @@ impl Fixed {
             shutdown_grace: config.shutdown_grace,
             lease: config.lease,
             max_in_flight: config.max_in_flight,
+            feeds: config.feeds.clone(),
         }
     }
 
@@ -43,6 +45,7 @@ impl Fixed {
             ("shutdown_grace", self.shutdown_grace == other.shutdown_grace),
             ("lease", self.lease == other.lease),
             ("max_in_flight", self.max_in_flight == other.max_in_flight),
+            ("sources", self.feeds == other.feeds),
         ];
         keys.into_iter().filter(|(_, same)| !same).map(|(key, _)| key).collect()
     }

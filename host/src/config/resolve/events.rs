@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::route::LONGEST_ELAPSED;
 use super::{DAY, MILLISECOND, Resolver, SECOND, WAIT};
 use crate::backoff::{Backoff, Jitter};
 use crate::config::events::{EventSchema, Events, SourceAndId, Taken};
@@ -10,7 +11,7 @@ use crate::config::problem::Place;
 use crate::config::raw::{RawBackoff, RawDedupe, RawJitter, RawRetry};
 use crate::config::reader::{Field, Shorthand};
 use crate::config::resolved::Mode;
-use crate::config::units::{Count, Factor, Written};
+use crate::config::units::{Factor, Times, Written};
 use crate::config::{default_envelope, defaults};
 use crate::event::profile::{self, Asked};
 use crate::event::schema::{MAX_SCHEMA, Schema};
@@ -77,7 +78,11 @@ impl Resolver<'_> {
     /// The envelope under the profile `event-pipeline`.
     pub(super) fn event_pipeline(&self, place: &Place<'_>, raw: RawRetry) -> Envelope {
         let asked = Asked {
-            max_attempts: raw.max_attempts.as_given().map(|Count(count)| *count),
+            max_attempts: raw.max_attempts.as_given().map(|Written(times)| match times {
+                Times::Of(count) => *count,
+                // The profile says what it thinks of that.
+                Times::Unlimited => u64::MAX,
+            }),
             min_delay: raw.min_delay.as_given().map(|Written(delay)| *delay),
             max_delay: raw.max_delay.as_given().map(|Written(delay)| *delay),
             factor: raw.factor.as_given().map(|Factor(factor)| *factor),
@@ -89,7 +94,8 @@ impl Resolver<'_> {
             Some(RawJitter::Equal) => Jitter::Equal,
             Some(RawJitter::Decorrelated) => Jitter::Decorrelated,
         };
-        let max_elapsed = self.duration(&place.key("max_elapsed"), raw.max_elapsed, MILLISECOND..=DAY * 365, DAY * 365);
+        let max_elapsed =
+            self.duration(&place.key("max_elapsed"), raw.max_elapsed, MILLISECOND..=LONGEST_ELAPSED, LONGEST_ELAPSED);
         let retry_after_max =
             self.duration(&place.key("retry_after_max"), raw.retry_after_max, WAIT, defaults::RETRY_AFTER_MAX);
         match profile::schedule(&asked) {

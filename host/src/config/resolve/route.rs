@@ -14,12 +14,15 @@ use crate::config::reader::Field;
 use crate::config::resolved::{
     Alarm, Auth, Idempotency, Isolation, Mode, OnPolicyFailure, PolicyBinding, PolicyLimits, Route,
 };
-use crate::config::units::{Count, Factor, Share, Written, show_duration};
+use crate::config::units::{Count, Factor, Share, Times, Written, show_duration};
 use crate::message::{Envelope, RouteName};
 use crate::policy;
 
 /// A body is held in memory and written to the store as a whole: 256 MiB.
 pub(super) const MAX_BODY: u64 = 256 << 20;
+
+/// A hundred years: for ever, as far as a message is concerned.
+pub(super) const LONGEST_ELAPSED: Duration = DAY.saturating_mul(36_500);
 
 /// The most memory that the sandbox has for a policy.
 const MAX_POLICY_MEMORY: u64 = policy::MAX_MEMORY as u64;
@@ -119,12 +122,18 @@ impl Resolver<'_> {
 
     fn envelope(&self, place: &Place<'_>, raw: RawRetry) -> Envelope {
         let attempts_place = place.key("max_attempts");
-        let max_attempts = match raw.max_attempts.as_given() {
-            Some(Count(0)) => {
+        let (max_attempts, max_elapsed) = match raw.max_attempts {
+            Field::Given(Written(Times::Of(0))) => {
                 self.complain_of(&attempts_place, "1 means one delivery and no retry: write 1 or more");
-                defaults::MAX_ATTEMPTS
+                (defaults::MAX_ATTEMPTS, defaults::MAX_ELAPSED)
             }
-            _ => self.count(&attempts_place, raw.max_attempts, 1..=u64::from(u32::MAX), defaults::MAX_ATTEMPTS),
+            Field::Given(Written(Times::Of(count))) => {
+                let count = Field::Given(Count(count));
+                let range = 1..=u64::from(u32::MAX) - 1;
+                (self.count(&attempts_place, count, range, defaults::MAX_ATTEMPTS), defaults::MAX_ELAPSED)
+            }
+            Field::Given(Written(Times::Unlimited)) => (u32::MAX, LONGEST_ELAPSED),
+            Field::Absent | Field::Broken => (defaults::MAX_ATTEMPTS, defaults::MAX_ELAPSED),
         };
         let (min_place, max_place) = (place.key("min_delay"), place.key("max_delay"));
         let both_right = !matches!(raw.min_delay, Field::Broken) && !matches!(raw.max_delay, Field::Broken);
@@ -152,8 +161,8 @@ impl Resolver<'_> {
             max_elapsed: self.duration(
                 &place.key("max_elapsed"),
                 raw.max_elapsed,
-                MILLISECOND..=DAY * 365,
-                defaults::MAX_ELAPSED,
+                MILLISECOND..=LONGEST_ELAPSED,
+                max_elapsed,
             ),
             min_delay,
             max_delay,

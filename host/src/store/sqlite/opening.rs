@@ -121,11 +121,14 @@ fn connect_writer(path: &Path) -> Result<Connection, StoreError> {
     let mut connection =
         Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
-    // Looked at before any setting is written, so that another program's file stays as it was.
-    schema::version(&connection)?;
+    // Looked at before any setting is written, so that another program's file stays as it was. Closing the connection
+    // would write what the log holds into a damaged file.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     if std::fs::metadata(path).is_ok_and(|file| file.len() <= LOOKED_THROUGH) {
         look_through(&connection)?;
     }
+    schema::version(&connection)?;
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
     // Takes effect only in a file that is still empty; freed pages can then be given back (see `sweep`).
     connection.pragma_update(None, "auto_vacuum", "INCREMENTAL")?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
@@ -200,14 +203,9 @@ fn look_at_log(log: &Path) -> Result<(), StoreError> {
 /// # Errors
 /// [`StoreError::Unusable`] when there are any: a host that started on them would lose messages without a word.
 fn look_through(connection: &Connection) -> Result<(), StoreError> {
-    // Closing the connection would write what the log holds into a damaged file.
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     let found = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get::<_, String>(0));
     let damage = match found.map_err(StoreError::from) {
-        Ok(found) if found == "ok" => {
-            connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
-            return Ok(());
-        }
+        Ok(found) if found == "ok" => return Ok(()),
         Ok(found) => found.replace(char::is_control, " "),
         Err(StoreError::Unusable(found)) => found,
         Err(other) => return Err(other),

@@ -1,0 +1,136 @@
+//! Where messages are taken from, beside the listener.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{HOUR, MILLISECOND, Resolver, SECOND};
+use crate::config::feed::{Feed, Tap};
+use crate::config::problem::Place;
+use crate::config::raw::{RawConnect, RawNats, RawSettle, RawSource};
+use crate::config::reader::{Field, Named};
+use crate::config::resolved::Route;
+use crate::config::units::{Count, Times, Written};
+use crate::dispatch::nats::Address;
+use crate::ingress::nats::{self, DEFAULT_PREFETCH, Draft};
+use crate::ingress::source::{Connect, Settle};
+use crate::ingress::takes;
+use crate::message::RouteName;
+
+/// The pause between two attempts to subscribe, unless one is written.
+const WAIT: Duration = Duration::from_secs(5);
+/// How long a JetStream server waits for a settlement, unless it is written.
+const ACK_WAIT: Duration = Duration::from_secs(30);
+
+/// What every source says.
+struct Common {
+    name: String,
+    route: RouteName,
+    prefetch: u16,
+    settle: Settle,
+    connect: Connect,
+}
+
+impl Resolver<'_> {
+    /// The sources that are as they should be; of the others it was reported what is wrong.
+    pub(super) fn feeds(
+        &self,
+        place: &Place<'_>,
+        raw: Field<Named<RawSource>>,
+        routes: &BTreeMap<RouteName, Arc<Route>>,
+    ) -> Vec<Feed> {
+        let Some(Named(sources)) = raw.given() else { return Vec::new() };
+        let sources = sources.into_iter().filter_map(|(name, raw)| Some((name, raw.given()?)));
+        sources.filter_map(|(name, raw)| self.feed(&place.key(&name), &name, raw, routes)).collect()
+    }
+
+    fn feed(
+        &self,
+        place: &Place<'_>,
+        name: &str,
+        raw: RawSource,
+        routes: &BTreeMap<RouteName, Arc<Route>>,
+    ) -> Option<Feed> {
+        // A source is called like a route is.
+        if let Err(error) = RouteName::new(name) {
+            self.complain(place, error.to_string());
+        }
+        let route_place = place.key("route");
+        let route = self.required(&route_place, raw.route, "`route: NAME`");
+        let route = route.and_then(|route| match RouteName::new(&route).ok().and_then(|route| routes.get(&route)) {
+            Some(route) if takes(route) => Some(route.name.clone()),
+            Some(_) => {
+                self.complain_of(&route_place, "is not in mode async, and nobody waits for what a broker brings");
+                None
+            }
+            None => {
+                self.complain_of(&route_place, "no route is called that: write the name of one under `routes:`");
+                None
+            }
+        });
+        let connect = self.connect(&place.key("connect"), raw.connect.given().unwrap_or_default());
+        let prefetch = self.count(&place.key("prefetch"), raw.prefetch, 1..=1000, DEFAULT_PREFETCH);
+        let settle = match raw.settle.given() {
+            Some(RawSettle::OnStore) | None => Settle::OnStore,
+            Some(RawSettle::OnDelivery) => Settle::OnDelivery,
+        };
+        if !raw.nats.is_present() {
+            self.complain(place, "names no broker: write `nats: { url: …, stream: …, consumer: … }`");
+        }
+        let nats = raw.nats.given()?;
+        let common = Common { name: name.to_owned(), route: route?, prefetch, settle, connect };
+        let route = common.route.clone();
+        Some(Feed { name: name.to_owned(), route, tap: Tap::Nats(self.nats(&place.key("nats"), nats, common)?) })
+    }
+
+    fn connect(&self, place: &Place<'_>, raw: RawConnect) -> Connect {
+        let retries = match raw.retries.given() {
+            Some(Written(Times::Of(count))) => {
+                let count = Field::Given(Count(count));
+                Some(self.count(&place.key("retries"), count, 0..=u64::from(u32::MAX), 0))
+            }
+            Some(Written(Times::Unlimited)) | None => None,
+        };
+        Connect { retries, wait: self.duration(&place.key("wait"), raw.wait, MILLISECOND * 100..=HOUR, WAIT) }
+    }
+
+    fn nats(&self, place: &Place<'_>, raw: RawNats, common: Common) -> Option<nats::Settings> {
+        let url_place = place.key("url");
+        let address = self.required(&url_place, raw.url, "`url: nats://HOST:4222`");
+        let address = address.and_then(|Written(url)| match Address::parse(url.expose()) {
+            Ok(address) => Some(address),
+            Err(bad) => {
+                self.complain(&url_place, bad.to_string());
+                None
+            }
+        });
+        let stream = self.required(&place.key("stream"), raw.stream, "`stream: NAME`");
+        let consumer = self.required(&place.key("consumer"), raw.consumer, "`consumer: NAME`");
+        let ack_wait = self.duration(&place.key("ack_wait"), raw.ack_wait, SECOND..=HOUR, ACK_WAIT);
+        let max_deliver = raw
+            .max_deliver
+            .is_present()
+            .then(|| self.count(&place.key("max_deliver"), raw.max_deliver, 1..=u64::from(u32::MAX), 1));
+        let Common { name, route, prefetch, settle, connect } = common;
+        let draft = Draft {
+            name,
+            address: address?,
+            stream: stream?,
+            consumer: consumer?,
+            filter: raw.filter.given(),
+            route: route.as_str().to_owned(),
+            prefetch,
+            settle,
+            ack_wait,
+            max_deliver,
+            connect,
+        };
+        match nats::Settings::new(draft) {
+            Ok(settings) => Some(settings),
+            Err(all) => {
+                all.iter().for_each(|bad| self.complain(place, bad.to_string()));
+                None
+            }
+        }
+    }
+}

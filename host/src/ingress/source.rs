@@ -1,0 +1,90 @@
+//! What a broker's source and the host say to each other: a source brings messages in and settles them with its broker
+//! as the host answers. It knows no route, no store and no policy; the host knows no broker.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::HeaderMap;
+
+/// A message that a source brings in.
+#[derive(Clone, Debug)]
+pub struct Brought {
+    /// The fields of the request that it becomes: the broker's properties and headers, mapped.
+    pub headers: HeaderMap,
+    /// Its body, as it is.
+    pub body: Bytes,
+    /// What tells it from other messages of its broker: the idempotency key it is stored under, so that a delivery whose
+    /// acknowledgement was lost stores nothing twice. None where the broker has nothing to tell it by.
+    pub key: Option<String>,
+    /// How often the broker has delivered it before this time, as far as the broker says.
+    pub delivered_before: u32,
+    /// Whether the broker will not deliver it again if it is given back now.
+    pub last_delivery: bool,
+}
+
+/// Field names that sources use for what the broker knows of a message.
+pub mod fields {
+    /// Which broker: `rabbitmq` or `nats`.
+    pub const BROKER: &str = "broker-kind";
+    /// Earlier deliveries of this message, a number.
+    pub const DELIVERY_COUNT: &str = "broker-delivery-count";
+    /// The queue or stream it was taken from.
+    pub const ORIGIN: &str = "broker-origin";
+    /// Its routing key or subject.
+    pub const SUBJECT: &str = "broker-subject";
+    /// Its place in the stream (NATS only).
+    pub const SEQUENCE: &str = "broker-sequence";
+    /// Whether the broker says that it was delivered before: `true` or `false`.
+    pub const REDELIVERED: &str = "broker-redelivered";
+    /// What request the message belongs to or answers, as its sender says.
+    pub const CORRELATION_ID: &str = "correlation-id";
+}
+
+/// When a message is settled with its broker.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Settle {
+    /// Once the store has it: from then on the host answers for it.
+    #[default]
+    OnStore,
+    /// Once it is delivered: until then the broker answers for it.
+    OnDelivery,
+}
+
+/// What became of a message that was to be stored.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stored {
+    /// On disk (or it was there before under the same key): the broker may forget it.
+    Yes,
+    /// Not now: the lane or the store is full, the store is away, or the route is disabled. Come again after so long.
+    NotNow(Duration),
+}
+
+/// What is to be done with a message that was attempted while the broker keeps it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Settlement {
+    /// Done: delivered, dropped, or what is to be kept of it is on disk.
+    Ack,
+    /// It failed and may succeed later: the broker delivers it again, after so long where it can wait.
+    Requeue(Duration),
+    /// It failed for good, and our own dead letter is on disk: a broker that dead-letters does so, too.
+    DeadLetter,
+}
+
+/// The host's side: takes what a source brings to its route.
+#[async_trait]
+pub trait Intake: Send + Sync + 'static {
+    /// Takes responsibility for a message ([`Settle::OnStore`]).
+    async fn store(&self, brought: Brought) -> Stored;
+    /// Makes one attempt while the broker keeps the message ([`Settle::OnDelivery`]).
+    async fn deliver(&self, brought: Brought) -> Settlement;
+}
+
+/// How often subscribing is tried again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Connect {
+    /// Additional attempts after the first; none: without end.
+    pub retries: Option<u32>,
+    /// The pause between two.
+    pub wait: Duration,
+}

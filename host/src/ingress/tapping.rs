@@ -1,0 +1,75 @@
+//! Running the sources: each on a task of its own, for as long as the host runs or the source may go on trying.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::Ingress;
+use super::intake::RouteIntake;
+use super::source::Intake;
+use crate::config::{Feed, Tap};
+use crate::ingress::nats;
+
+/// How the sources stand, for onlookers.
+#[derive(Debug, Default)]
+pub struct Taps(Mutex<BTreeMap<String, Standing>>);
+
+/// How a source stands.
+#[derive(Clone, Debug, Serialize)]
+pub struct Standing {
+    /// The source's name.
+    pub source: String,
+    /// Which broker.
+    pub kind: &'static str,
+    /// The route that its messages go to.
+    pub route: String,
+    /// Why it has given up, if it has: it takes nothing until the host is started again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gave_up: Option<String>,
+}
+
+impl Taps {
+    /// How they stand, by name.
+    pub fn standing(&self) -> Vec<Standing> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    fn note(&self, standing: Standing) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(standing.source.clone(), standing);
+    }
+}
+
+/// Starts the sources on `tasks`. They take nothing more once `stop` is raised, and end when what they have taken is
+/// settled.
+pub fn start(feeds: &[Feed], ingress: &Arc<Ingress>, tasks: &TaskTracker, stop: &CancellationToken) -> Arc<Taps> {
+    let taps = Arc::new(Taps::default());
+    for feed in feeds {
+        let standing = Standing {
+            source: feed.name.clone(),
+            kind: feed.tap.kind(),
+            route: feed.route.as_str().to_owned(),
+            gave_up: None,
+        };
+        taps.note(standing.clone());
+        let intake: Arc<dyn Intake> = Arc::new(RouteIntake {
+            ingress: Arc::clone(ingress),
+            source: feed.name.clone(),
+            route: feed.route.clone(),
+        });
+        let (taps, tap, clock, stop) = (Arc::clone(&taps), feed.tap.clone(), Arc::clone(&ingress.clock), stop.clone());
+        tasks.spawn(async move {
+            let Tap::Nats(settings) = tap;
+            let ended = nats::Source::new(settings, intake, clock).run(stop).await;
+            if let Err(error) = ended {
+                tracing::error!(source = standing.source, error = &error as &dyn std::error::Error, "a source gave up");
+                let why = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());
+                let why = why.map(ToString::to_string).collect::<Vec<_>>().join(": ");
+                taps.note(Standing { gave_up: Some(why), ..standing });
+            }
+        });
+    }
+    taps
+}
