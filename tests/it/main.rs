@@ -14,6 +14,7 @@ mod idempotency;
 mod ingress;
 mod bad_vendor;
 mod lanes;
+mod nats;
 mod policy_reload;
 mod config_reload;
 mod reload_storm;

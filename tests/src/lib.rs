@@ -13,12 +13,14 @@ pub mod fuzzing;
 pub mod eventually;
 pub mod disk;
 pub mod postgres;
+pub mod nats;
 pub mod load;
 
 pub use disk::Disk;
 pub use eventually::eventually;
 pub use host::{Answer, Host};
 pub use load::Load;
+pub use nats::Nats;
 pub use postgres::Postgres;
 pub use setup::Setup;
 pub use vendor::{Gate, Received, Reply, Vendor, black_hole, garbage, half_response, huge, json, nothing, ok, status};
