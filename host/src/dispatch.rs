@@ -15,6 +15,7 @@ mod fault;
 pub mod notify;
 pub mod client;
 pub mod nats;
+pub mod rabbitmq;
 pub mod broker;
 #[cfg(test)]
 pub(crate) mod vendor;

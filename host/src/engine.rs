@@ -14,6 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::admin::{self, Admin};
 use crate::alarm::Alarms;
+use crate::amqp::{Dialer, SystemAddresses};
 use crate::attempt::Attempts;
 use crate::clock::{Clock, SteadyClock, SystemClock};
 use crate::config::{Config, StoreUrl};
@@ -141,7 +142,8 @@ impl Engine {
 
         let clients = Arc::new(aside(Clients::new).await??);
         let http = HttpTransport::new(Arc::clone(&clients), Arc::clone(&clock), rest.clone());
-        let transport = Arc::new(Transports::new(http, &clock));
+        let dialer = Dialer::new(Arc::new(SystemAddresses), clients.tls(), Arc::clone(&clock));
+        let transport = Arc::new(Transports::new(http, dialer.clone(), &clock));
         let notifier = Notifier::start(clients, Arc::clone(&clock), &rest, stop_rest.clone());
         let routes = Arc::new(Routes::new(config.routes.clone()));
         let alarms = Arc::new(Alarms::new(routes::served(&config.routes), notifier));
@@ -194,7 +196,7 @@ impl Engine {
             stop: stop.clone(),
             loopback: listen.ip().is_loopback(),
         });
-        let taps = ingress::tapping::start(&config.feeds, &ingress, &chains, &stop);
+        let taps = ingress::tapping::start(&config.feeds, &ingress, &dialer, &chains, &stop);
         let ingress = ingress::router(ingress);
         let admin = admin::router(Arc::new(Admin {
             store: Arc::clone(&store),

@@ -7,6 +7,7 @@ mod events;
 mod intake;
 pub mod nats;
 mod onward;
+pub mod rabbitmq;
 mod request;
 pub mod source;
 pub mod tapping;

@@ -21,6 +21,7 @@ pub mod problem;
 pub mod routes;
 pub mod follow;
 pub mod listener;
+pub mod amqp;
 pub mod ingress;
 pub mod store;
 pub mod queue;

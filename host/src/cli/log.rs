@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tracing_subscriber::EnvFilter;
+
+use crate::amqp::LOUD;
 use tracing_subscriber::fmt::MakeWriter;
 
 /// Lines that may wait to be written.
@@ -42,8 +44,12 @@ struct Channel {
 /// When `filter` is not one.
 pub(super) fn start(json: bool, filter: &str, quiet: bool) -> anyhow::Result<Log> {
     let filter = if quiet && filter == "info" { "off" } else { filter };
-    let filter =
+    let mut filter =
         EnvFilter::builder().parse(filter).with_context(|| format!("--log-level {filter:?} is not a filter"))?;
+    // Whatever is asked for: these would write bodies and passwords.
+    for loud in LOUD {
+        filter = filter.add_directive(loud.parse()?);
+    }
     let (lines, waiting) = sync_channel(WAITING);
     let lost = Arc::new(AtomicU64::new(0));
     let channel = Channel { lines: lines.clone(), lost: Arc::clone(&lost) };

@@ -1,6 +1,6 @@
 //! Where messages are taken from, beside the listener: a broker's queue or stream, and the route that they go to.
 
-use crate::ingress::nats;
+use crate::ingress::{nats, rabbitmq};
 use crate::message::RouteName;
 
 /// A source, ready to be subscribed to. Its `Debug` shows no credentials.
@@ -19,6 +19,8 @@ pub struct Feed {
 pub enum Tap {
     /// A consumer of a JetStream stream.
     Nats(nats::Settings),
+    /// A RabbitMQ queue.
+    RabbitMq(rabbitmq::RabbitMq),
 }
 
 impl Tap {
@@ -26,6 +28,7 @@ impl Tap {
     pub const fn kind(&self) -> &'static str {
         match self {
             Self::Nats(_) => "nats",
+            Self::RabbitMq(_) => "rabbitmq",
         }
     }
 }

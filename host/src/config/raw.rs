@@ -151,6 +151,8 @@ pub(super) struct RawSource {
     pub(super) connect: Field<RawConnect>,
     /// A consumer of a JetStream stream.
     pub(super) nats: Field<RawNats>,
+    /// A RabbitMQ queue.
+    pub(super) rabbitmq: Field<RawRabbitMq>,
 }
 
 /// When a broker is told that a message is done with.
@@ -171,6 +173,20 @@ pub(super) struct RawConnect {
     pub(super) retries: Field<Written<Times>>,
     /// The pause between two, 100ms to 1h. Default 5s.
     pub(super) wait: Field<Written<Duration>>,
+}
+
+/// A RabbitMQ queue.
+#[derive(Deserialize, JsonSchema, Default)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(rename = "RabbitMq", extend("required" = ["url", "queue"]))]
+pub(super) struct RawRabbitMq {
+    /// The broker: amqp://USER:PASSWORD@HOST:5672/VHOST, or amqps://…
+    pub(super) url: Field<Written<Secret>>,
+    /// The queue, which must exist.
+    pub(super) queue: Field<String>,
+    /// on_delivery: the queue's `x-delivery-limit`, which only its owner knows: a message that fails at its last
+    /// delivery is then a dead letter here, too. Default: none is taken for the last.
+    pub(super) delivery_limit: Field<Count>,
 }
 
 /// A consumer of a JetStream stream.

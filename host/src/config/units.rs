@@ -16,6 +16,7 @@ use url::Url;
 
 use super::resolved::Secret;
 use crate::dispatch::nats::Target;
+use crate::dispatch::rabbitmq::Exchange;
 
 /// A value that stands in one scalar.
 pub(crate) trait Unit: Sized {
@@ -322,10 +323,14 @@ pub(super) enum Times {
 
 impl Unit for Times {
     const NAME: &'static str = "Times";
-    const FORM: &'static str = "a whole number, or unlimited";
+    const FORM: &'static str = "a whole number from zero, or unlimited";
 
     fn from_text(text: &str) -> Result<Self, String> {
-        if text == "unlimited" { Ok(Self::Unlimited) } else { Err(format!("write {}", Self::FORM)) }
+        match text.parse() {
+            Ok(number) if text.bytes().all(|byte| byte.is_ascii_digit()) => Ok(Self::Of(number)),
+            _ if text == "unlimited" => Ok(Self::Unlimited),
+            _ => Err(format!("write {}", Self::FORM)),
+        }
     }
 
     fn from_whole(number: u64) -> Result<Self, String> {
@@ -413,8 +418,12 @@ impl Unit for Url {
             // It may hold credentials: they go no further than the one connection.
             return Target::parse(text).map(|_| url).map_err(|bad| bad.to_string());
         }
+        if matches!(url.scheme(), "amqp" | "amqps") {
+            return Exchange::parse(&url).map(|_| url).map_err(|bad| bad.to_string());
+        }
         if !matches!(url.scheme(), "http" | "https") {
-            return Err("only http, https and nats are spoken: write https://…, http://… or nats://HOST:4222/SUBJECT"
+            return Err("only http, https, nats and amqp are spoken: write https://…, http://…, \
+                        nats://HOST:4222/SUBJECT or amqp://HOST:5672/VHOST?routing_key=QUEUE"
                 .to_owned());
         }
         if !url.username().is_empty() || url.password().is_some() {

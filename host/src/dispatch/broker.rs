@@ -7,8 +7,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode};
 
-use super::nats::{Publication, Published, Publisher, Target};
+use super::nats::{self, Target};
+use super::rabbitmq::{self, Exchange};
 use super::{CredentialId, Delivery, HttpTransport, Sent, Transport, fields};
+use crate::amqp::Dialer;
 use crate::clock::{Clock, Stopwatch};
 use crate::config::Destination;
 use crate::message::{Fault, Outcome, Response, Silence};
@@ -16,44 +18,77 @@ use crate::message::{Fault, Outcome, Response, Silence};
 /// Sends over HTTP or to a broker, as the destination's URL says.
 pub struct Transports {
     http: HttpTransport,
-    nats: Publisher,
+    nats: nats::Publisher,
+    rabbitmq: rabbitmq::Publisher,
 }
 
 impl Transports {
     /// What speaks HTTP is given; brokers are connected to when they are first needed.
-    pub fn new(http: HttpTransport, clock: &Arc<dyn Clock>) -> Self {
-        Self { http, nats: Publisher::new(Arc::clone(clock)) }
+    pub fn new(http: HttpTransport, dialer: Dialer, clock: &Arc<dyn Clock>) -> Self {
+        let rabbitmq = rabbitmq::Publisher::new(dialer, Arc::clone(clock));
+        Self { http, nats: nats::Publisher::new(Arc::clone(clock)), rabbitmq }
     }
 
-    async fn publish(&self, delivery: Delivery) -> Sent {
-        let watch = Stopwatch::start();
-        let outcome = match Target::parse(delivery.route.destination.url.as_str()) {
-            Ok(target) => {
-                let id = delivery.message.to_string();
-                let headers = headers(&delivery);
-                let publication = Publication {
-                    target: &target,
-                    message_id: &id,
-                    headers: &headers,
-                    body: delivery.request.body.clone(),
-                    within: delivery.timeout,
-                };
-                outcome(self.nats.publish(publication).await)
-            }
-            // The configuration was checked: it is one.
-            Err(bad) => Outcome::Silence(Silence { fault: Fault::Protocol, detail: bad.to_string() }),
+    async fn to_stream(&self, delivery: &Delivery) -> Outcome {
+        let target = match Target::parse(delivery.route.destination.url.as_str()) {
+            Ok(target) => target,
+            Err(bad) => return unspeakable(&bad),
         };
-        Sent { outcome, credentials: CredentialId::default(), latency: watch.elapsed() }
+        let (id, headers) = (delivery.message.to_string(), headers(delivery, true));
+        let publication = nats::Publication {
+            target: &target,
+            message_id: &id,
+            headers: &headers,
+            body: delivery.request.body.clone(),
+            within: delivery.timeout,
+        };
+        match self.nats.publish(publication).await {
+            nats::Published::Confirmed { .. } => answer(StatusCode::OK, String::new()),
+            // It may be there in a moment: a cluster without a leader says the same.
+            nats::Published::NoStream => {
+                answer(StatusCode::SERVICE_UNAVAILABLE, "no stream keeps the subject".to_owned())
+            }
+            nats::Published::Refused { status, text, .. } => {
+                answer(StatusCode::from_u16(status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE), text)
+            }
+            nats::Published::Failed { fault, detail } => Outcome::Silence(Silence { fault, detail }),
+        }
+    }
+
+    async fn to_exchange(&self, delivery: &Delivery) -> Outcome {
+        let exchange = match Exchange::parse(&delivery.route.destination.url) {
+            Ok(exchange) => exchange,
+            Err(bad) => return unspeakable(&bad),
+        };
+        let headers = headers(delivery, false);
+        let publication = rabbitmq::Publication {
+            message: delivery.message,
+            attempt: delivery.attempt,
+            idempotency_key: &delivery.idempotency_key,
+            headers: &headers,
+            body: delivery.request.body.clone(),
+        };
+        match self.rabbitmq.publish(&exchange, &publication, delivery.timeout).await {
+            rabbitmq::Published::Confirmed => answer(StatusCode::OK, String::new()),
+            rabbitmq::Published::Nacked => {
+                answer(StatusCode::SERVICE_UNAVAILABLE, "the broker did not take the message".to_owned())
+            }
+            rabbitmq::Published::Unroutable { text, .. } => answer(StatusCode::NOT_FOUND, text),
+            rabbitmq::Published::Failed { fault, detail } => Outcome::Silence(Silence { fault, detail }),
+        }
     }
 }
 
 #[async_trait]
 impl Transport for Transports {
     async fn send(&self, delivery: Delivery) -> Sent {
-        match delivery.route.destination.url.scheme() {
-            "nats" | "tls" => self.publish(delivery).await,
-            _ => self.http.send(delivery).await,
-        }
+        let watch = Stopwatch::start();
+        let outcome = match delivery.route.destination.url.scheme() {
+            "nats" | "tls" => self.to_stream(&delivery).await,
+            "amqp" | "amqps" => self.to_exchange(&delivery).await,
+            _ => return self.http.send(delivery).await,
+        };
+        Sent { outcome, credentials: CredentialId::default(), latency: watch.elapsed() }
     }
 
     fn expire_credentials(&self, destination: &Destination, used: CredentialId) {
@@ -61,14 +96,18 @@ impl Transport for Transports {
     }
 }
 
-/// The caller's end-to-end fields, over them the destination's, and over those what the host itself says.
-fn headers(delivery: &Delivery) -> HeaderMap {
+/// The caller's end-to-end fields, over them the destination's; and, where the protocol has no other place for it, what
+/// the host itself says.
+fn headers(delivery: &Delivery, with_own: bool) -> HeaderMap {
     let mut headers = fields::without_own(fields::end_to_end(delivery.request.headers.clone()));
     for (name, _) in &delivery.route.destination.headers {
         headers.remove(name);
     }
     for (name, value) in &delivery.route.destination.headers {
         headers.append(name, value.clone());
+    }
+    if !with_own {
+        return headers;
     }
     if let Ok(id) = HeaderValue::try_from(delivery.message.to_string()) {
         headers.insert(fields::MESSAGE_ID, id);
@@ -81,17 +120,11 @@ fn headers(delivery: &Delivery) -> HeaderMap {
 }
 
 /// What a policy is shown: a publish that was confirmed is a 200, one that was refused the status that says so.
-fn outcome(published: Published) -> Outcome {
-    let answer = |status: StatusCode, text: String| {
-        Outcome::Response(Response { status, headers: HeaderMap::new(), body: Bytes::from(text), truncated: false })
-    };
-    match published {
-        Published::Confirmed { .. } => answer(StatusCode::OK, String::new()),
-        // It may be there in a moment: a cluster without a leader says the same.
-        Published::NoStream => answer(StatusCode::SERVICE_UNAVAILABLE, "no stream keeps the subject".to_owned()),
-        Published::Refused { status, text, .. } => {
-            answer(StatusCode::from_u16(status).unwrap_or(StatusCode::SERVICE_UNAVAILABLE), text)
-        }
-        Published::Failed { fault, detail } => Outcome::Silence(Silence { fault, detail }),
-    }
+fn answer(status: StatusCode, text: String) -> Outcome {
+    Outcome::Response(Response { status, headers: HeaderMap::new(), body: Bytes::from(text), truncated: false })
+}
+
+/// The configuration was checked, so that no destination is like that.
+fn unspeakable(bad: &dyn std::error::Error) -> Outcome {
+    Outcome::Silence(Silence { fault: Fault::Protocol, detail: bad.to_string() })
 }

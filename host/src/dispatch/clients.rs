@@ -67,6 +67,13 @@ impl Clients {
         Ok(clients)
     }
 
+    /// The TLS set-up, for whoever speaks something else than HTTP over it.
+    pub fn tls(&self) -> Arc<rustls::ClientConfig> {
+        let mut tls = self.tls.clone();
+        tls.alpn_protocols.clear();
+        Arc::new(tls)
+    }
+
     /// The client whose names may lead to `allow`, beside global addresses.
     pub(super) fn allowing(&self, allow: &[IpNet]) -> Result<reqwest::Client, ClientsError> {
         let mut by_allow = self.by_allow.lock().unwrap_or_else(PoisonError::into_inner);

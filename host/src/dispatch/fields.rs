@@ -14,7 +14,7 @@ pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key
 pub const OWN_PREFIX: &str = "backstop-";
 
 /// Whether a field concerns one connection only (RFC 9110 §7.6.1), or a proxy's own authentication (§11.7).
-fn is_hop_by_hop(name: &HeaderName) -> bool {
+pub(crate) fn is_hop_by_hop(name: &HeaderName) -> bool {
     matches!(
         name.as_str(),
         "connection"

@@ -33,6 +33,10 @@ pub mod fields {
     pub const ORIGIN: &str = "broker-origin";
     /// Its routing key or subject.
     pub const SUBJECT: &str = "broker-subject";
+    /// The exchange it was published to (RabbitMQ only).
+    pub const EXCHANGE: &str = "broker-exchange";
+    /// Why and how often it was dead-lettered, as JSON, newest first (RabbitMQ only).
+    pub const DEATHS: &str = "x-death";
     /// Its place in the stream (NATS only).
     pub const SEQUENCE: &str = "broker-sequence";
     /// Whether the broker says that it was delivered before: `true` or `false`.

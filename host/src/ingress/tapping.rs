@@ -10,8 +10,9 @@ use tokio_util::task::TaskTracker;
 use super::Ingress;
 use super::intake::RouteIntake;
 use super::source::Intake;
+use crate::amqp::Dialer;
 use crate::config::{Feed, Tap};
-use crate::ingress::nats;
+use crate::ingress::{nats, rabbitmq};
 
 /// How the sources stand, for onlookers.
 #[derive(Debug, Default)]
@@ -44,7 +45,13 @@ impl Taps {
 
 /// Starts the sources on `tasks`. They take nothing more once `stop` is raised, and end when what they have taken is
 /// settled.
-pub fn start(feeds: &[Feed], ingress: &Arc<Ingress>, tasks: &TaskTracker, stop: &CancellationToken) -> Arc<Taps> {
+pub fn start(
+    feeds: &[Feed],
+    ingress: &Arc<Ingress>,
+    dialer: &Dialer,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> Arc<Taps> {
     let taps = Arc::new(Taps::default());
     for feed in feeds {
         let standing = Standing {
@@ -60,12 +67,19 @@ pub fn start(feeds: &[Feed], ingress: &Arc<Ingress>, tasks: &TaskTracker, stop: 
             route: feed.route.clone(),
         });
         let (taps, tap, clock, stop) = (Arc::clone(&taps), feed.tap.clone(), Arc::clone(&ingress.clock), stop.clone());
+        let dialer = dialer.clone();
         tasks.spawn(async move {
-            let Tap::Nats(settings) = tap;
-            let ended = nats::Source::new(settings, intake, clock).run(stop).await;
+            let ended: Result<(), Box<dyn std::error::Error + Send + Sync>> = match tap {
+                Tap::Nats(settings) => nats::Source::new(settings, intake, clock).run(stop).await.map_err(Into::into),
+                Tap::RabbitMq(config) => {
+                    let source = rabbitmq::Source { config: Arc::new(config), dialer, intake, clock };
+                    source.run(stop).await.map_err(Into::into)
+                }
+            };
             if let Err(error) = ended {
-                tracing::error!(source = standing.source, error = &error as &dyn std::error::Error, "a source gave up");
-                let why = std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());
+                let error: &(dyn std::error::Error + 'static) = &*error;
+                tracing::error!(source = standing.source, error, "a source gave up");
+                let why = std::iter::successors(Some(error), |error| error.source());
                 let why = why.map(ToString::to_string).collect::<Vec<_>>().join(": ");
                 taps.note(Standing { gave_up: Some(why), ..standing });
             }

@@ -4,15 +4,19 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use url::Url;
+
 use super::{HOUR, MILLISECOND, Resolver, SECOND};
+use crate::amqp::Broker;
 use crate::config::feed::{Feed, Tap};
 use crate::config::problem::Place;
-use crate::config::raw::{RawConnect, RawNats, RawSettle, RawSource};
+use crate::config::raw::{RawConnect, RawNats, RawRabbitMq, RawSettle, RawSource};
 use crate::config::reader::{Field, Named};
 use crate::config::resolved::Route;
 use crate::config::units::{Count, Times, Written};
 use crate::dispatch::nats::Address;
 use crate::ingress::nats::{self, DEFAULT_PREFETCH, Draft};
+use crate::ingress::rabbitmq::RabbitMq;
 use crate::ingress::source::{Connect, Settle};
 use crate::ingress::takes;
 use crate::message::RouteName;
@@ -74,13 +78,42 @@ impl Resolver<'_> {
             Some(RawSettle::OnStore) | None => Settle::OnStore,
             Some(RawSettle::OnDelivery) => Settle::OnDelivery,
         };
-        if !raw.nats.is_present() {
-            self.complain(place, "names no broker: write `nats: { url: …, stream: …, consumer: … }`");
+        let is_one = raw.nats.is_present() != raw.rabbitmq.is_present();
+        if !is_one {
+            self.complain(
+                place,
+                "write exactly one of `nats: { url: …, stream: …, consumer: … }` and `rabbitmq: { url: …, queue: … }`",
+            );
         }
-        let nats = raw.nats.given()?;
+        let (nats, rabbitmq) = (raw.nats.given(), raw.rabbitmq.given());
         let common = Common { name: name.to_owned(), route: route?, prefetch, settle, connect };
         let route = common.route.clone();
-        Some(Feed { name: name.to_owned(), route, tap: Tap::Nats(self.nats(&place.key("nats"), nats, common)?) })
+        let tap = match (nats, rabbitmq) {
+            (Some(nats), None) => Tap::Nats(self.nats(&place.key("nats"), nats, common)?),
+            (None, Some(rabbitmq)) => Tap::RabbitMq(self.rabbitmq(&place.key("rabbitmq"), rabbitmq, common)?),
+            _ => return None,
+        };
+        Some(Feed { name: name.to_owned(), route, tap })
+    }
+
+    fn rabbitmq(&self, place: &Place<'_>, raw: RawRabbitMq, common: Common) -> Option<RabbitMq> {
+        let url_place = place.key("url");
+        let broker = self.required(&url_place, raw.url, "`url: amqp://HOST:5672/VHOST`").and_then(|Written(url)| {
+            let read = Url::parse(url.expose()).map_err(|error| error.to_string());
+            let read = read.and_then(|url| Broker::parse(&url).map_err(|bad| bad.to_string()));
+            read.map_err(|bad| self.complain(&url_place, bad)).ok()
+        });
+        let queue_place = place.key("queue");
+        let queue = self.required(&queue_place, raw.queue, "`queue: NAME`");
+        if queue.as_ref().is_some_and(|queue| queue.is_empty() || queue.len() > 255) {
+            self.complain(&queue_place, "a queue's name has 1 to 255 bytes");
+        }
+        let delivery_limit = raw
+            .delivery_limit
+            .is_present()
+            .then(|| self.count(&place.key("delivery_limit"), raw.delivery_limit, 1..=u64::from(u32::MAX), 1));
+        let Common { name, prefetch, settle, connect, .. } = common;
+        Some(RabbitMq { name, broker: broker?, queue: queue?, prefetch, settle, connect, delivery_limit })
     }
 
     fn connect(&self, place: &Place<'_>, raw: RawConnect) -> Connect {

@@ -259,7 +259,7 @@ fn mistakes_of_the_destination() {
         ("{ timeout: 1s }".to_owned(), "destination.url", "missing"),
         ("[]".to_owned(), "destination", "is a list"),
         ("vendor.example.com".to_owned(), "destination", "with https://"),
-        ("'ftp://a'".to_owned(), "destination", "only http and https"),
+        ("'ftp://a'".to_owned(), "destination", "only http, https, nats and amqp"),
         ("'https://me:pw@a'".to_owned(), "destination", "auth: { basic"),
         ("'https://a/#top'".to_owned(), "destination", "#fragment"),
         ("'https://'".to_owned(), "destination", "is no URL"),
