@@ -14,7 +14,7 @@ use std::time::Duration;
 use anyhow::Context;
 use backstop::clock::{Stopwatch, SystemClock, Timestamp};
 use backstop::config::{Isolation, OnPolicyFailure, PolicyBinding, PolicyLimits};
-use backstop::message::{Message, MessageId, Outcome, Progress, Request, Response, RouteName};
+use backstop::message::{Message, MessageId, Origin, Outcome, Progress, Request, Response, RouteName};
 use backstop::policy::build::{build, find_crates};
 use backstop::policy::{AttemptView, Catalog, Judge};
 use bytes::Bytes;
@@ -105,6 +105,7 @@ fn message() -> anyhow::Result<Message> {
         idempotency_key: None,
         accepted_at: Timestamp::from_millis(1_750_000_000_000),
         progress: Progress::default(),
+        origin: Origin::default(),
     })
 }
 

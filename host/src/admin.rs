@@ -5,6 +5,7 @@
 
 mod parked;
 mod routes;
+mod transactions;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -22,10 +23,11 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::alarm::Alarms;
+use crate::check_back::Agenda;
 use crate::clock::Clock;
 use crate::config::Secret;
 use crate::ingress::tapping::Taps;
-use crate::message::{MessageId, State};
+use crate::message::{self, MessageId, State};
 use crate::policy::Catalog;
 use crate::problem::{Kind, Problem};
 use crate::queue::{Holds, Queue};
@@ -59,6 +61,8 @@ pub struct Admin {
     pub catalog: Arc<Catalog>,
     /// The counts.
     pub watch: Arc<Watch>,
+    /// When senders of half messages are to be asked.
+    pub agenda: Arc<Agenda>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// The sources.
@@ -91,6 +95,7 @@ pub fn router(admin: Arc<Admin>) -> Router {
         .route("/v1/messages/{id}", get(show))
         .route("/v1/dead/redrive", post(redrive))
         .route("/v1/dead/discard", post(discard))
+        .merge(transactions::paths())
         .route("/v1/parked/discard", post(parked::discard))
         .layer(axum::extract::DefaultBodyLimit::max(MAX_BODY))
         .layer(middleware::from_fn_with_state(Arc::clone(&admin), guard));
@@ -103,7 +108,7 @@ pub fn router(admin: Arc<Admin>) -> Router {
 }
 
 async fn nothing_here(request: Request) -> Response {
-    let detail = "GET /v1/routes, /v1/config, /v1/policies, /v1/sources, /v1/alarms, /v1/holds, /v1/messages; POST /v1/dead/redrive, /v1/dead/discard, /v1/parked/discard";
+    let detail = "GET /v1/routes, /v1/config, /v1/policies, /v1/sources, /v1/alarms, /v1/holds, /v1/messages, /v1/transactions; POST /v1/dead/redrive, /v1/dead/discard, /v1/parked/discard, /v1/transactions/{id}/resume";
     Problem::new(Kind::NotFound, detail).answer(request.uri().path())
 }
 
@@ -234,7 +239,7 @@ async fn show(Shared(admin): Shared<Arc<Admin>>, Path(id): Path<String>) -> Resp
     match find(&*admin.store, &id).await {
         Ok(Some(stored)) => {
             let mut shown = message_json(&stored, &admin.routes);
-            shown["request"] = request_json(&stored);
+            shown["request"] = request_json(&stored.message.request);
             // For those who operate the host: a caller has no business with the messages of others.
             if let Some(blocker) = stored.blocked_by {
                 shown["blocked_by"] = json!(blocker);
@@ -269,8 +274,7 @@ pub fn message_json(stored: &Stored, routes: &Routes) -> Value {
 }
 
 /// The request, its credentials left out.
-fn request_json(stored: &Stored) -> Value {
-    let request = &stored.message.request;
+fn request_json(request: &message::Request) -> Value {
     let headers: Vec<(String, String)> = request
         .headers
         .iter()

@@ -14,6 +14,7 @@ mod messages;
 mod policy;
 mod send;
 mod serve;
+mod transactions;
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -77,6 +78,11 @@ enum Command {
         after_help = "Examples:\n  backstop dead list --route orders\n  backstop dead redrive --route orders --reason maintenance\n  backstop dead discard 01931b5e-…"
     )]
     Dead(dead::Dead),
+    /// Look at half messages, have their senders asked again, or decide in their stead.
+    #[command(
+        after_help = "Examples:\n  backstop transactions list --state parked\n  backstop transactions resume 01931b5e-…"
+    )]
+    Transactions(transactions::Transactions),
     /// Build policies, try them, and ask them.
     Policy(policy::Policy),
 }
@@ -133,6 +139,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Send(send) => send.run().await,
         Command::Messages(messages) => messages.run().await,
         Command::Dead(dead) => dead.run().await,
+        Command::Transactions(transactions) => transactions.run().await,
         Command::Policy(policy) => policy.run().await,
     };
     log.flush();

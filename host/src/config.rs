@@ -6,6 +6,7 @@
 //! nowhere. Refused: files beyond 1 MiB, and whatever the file does not say in so many words. A value that came from
 //! the environment or from a file is never quoted.
 
+mod check_back;
 mod defaults;
 mod describe;
 mod events;
@@ -28,6 +29,7 @@ mod tests;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+pub use check_back::CheckBack;
 pub(crate) use defaults::{default_envelope, default_response_limit};
 pub use events::{EventSchema, Events, Taken};
 pub use feed::{Feed, Tap};

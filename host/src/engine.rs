@@ -16,6 +16,7 @@ use crate::admin::{self, Admin};
 use crate::alarm::Alarms;
 use crate::amqp::{Dialer, SystemAddresses};
 use crate::attempt::Attempts;
+use crate::check_back::{Agenda, CheckBacks};
 use crate::clock::{Clock, SteadyClock, SystemClock};
 use crate::config::{Config, StoreUrl};
 use crate::dispatch::{Clients, ClientsError, HttpTransport, Notifier, Transport, Transports};
@@ -143,7 +144,7 @@ impl Engine {
         let clients = Arc::new(aside(Clients::new).await??);
         let http = HttpTransport::new(Arc::clone(&clients), Arc::clone(&clock), rest.clone());
         let dialer = Dialer::new(Arc::new(SystemAddresses), clients.tls(), Arc::clone(&clock));
-        let transport = Arc::new(Transports::new(http, dialer.clone(), &clock));
+        let transport: Arc<dyn Transport> = Arc::new(Transports::new(http, dialer.clone(), &clock));
         let notifier = Notifier::start(clients, Arc::clone(&clock), &rest, stop_rest.clone());
         let routes = Arc::new(Routes::new(config.routes.clone()));
         let alarms = Arc::new(Alarms::new(routes::served(&config.routes), notifier));
@@ -151,7 +152,7 @@ impl Engine {
         let attempts = Arc::new(Attempts {
             routes: Arc::clone(&routes),
             catalog: Arc::clone(&catalog),
-            transport: transport as Arc<dyn Transport>,
+            transport: Arc::clone(&transport),
             holds: Arc::clone(&holds),
             alarms: Arc::clone(&alarms),
             watch: Arc::clone(&watch),
@@ -182,6 +183,18 @@ impl Engine {
             },
         ));
 
+        let agenda = Arc::new(Agenda::default());
+        let check_backs = Arc::new(CheckBacks {
+            routes: Arc::clone(&routes),
+            catalog: Arc::clone(&catalog),
+            transport,
+            store: Arc::clone(&store),
+            queue: Arc::clone(&queue),
+            agenda: Arc::clone(&agenda),
+            clock: Arc::clone(&clock),
+            owner: owner.clone(),
+            lease: config.lease,
+        });
         let ingress = Arc::new(Ingress {
             routes: Arc::clone(&routes),
             queue: Arc::clone(&queue),
@@ -189,6 +202,7 @@ impl Engine {
             holds: Arc::clone(&holds),
             store: Arc::clone(&store),
             watch: Arc::clone(&watch),
+            agenda: Arc::clone(&agenda),
             clock: Arc::clone(&clock),
             owner,
             places: Arc::new(Semaphore::new(config.max_in_flight)),
@@ -207,6 +221,7 @@ impl Engine {
             reload: Arc::clone(&reload),
             catalog: Arc::clone(&catalog),
             watch: Arc::clone(&watch),
+            agenda,
             clock: Arc::clone(&clock),
             taps,
             token: config.admin.token.clone(),
@@ -233,6 +248,7 @@ impl Engine {
             let (clock, stop) = (Arc::clone(&clock), stop_rest.clone());
             async move { alarms.run(&*clock, stop).await }
         });
+        rest.spawn(check_backs.run(stop.clone()));
         rest.spawn(sweep(Arc::clone(&store), Arc::clone(&reload), Arc::clone(&clock), stop_rest.clone()));
         let queue = rest.spawn(queue.run(config.shutdown_grace));
         tracing::info!(%listen, admin = %admin_address, routes = config.routes.len(), "backstop is listening");

@@ -1,4 +1,5 @@
-//! Ingress over HTTP: `ANY /r/{route}/{path…}` brings a message in, `POST /events` events, `GET /v1/messages/{id}` tells what became of it.
+//! Ingress over HTTP: `ANY /r/{route}/{path…}` brings a message in, `POST /events` events, `/v1/transactions` half
+//! messages; `GET /v1/messages/{id}` tells what became of one.
 //!
 //! It judges nothing and sends nothing; it takes responsibility (a 202 only after the commit), or refuses with a
 //! problem that says why.
@@ -11,6 +12,7 @@ pub mod rabbitmq;
 mod request;
 pub mod source;
 pub mod tapping;
+mod transactions;
 mod waiting;
 
 use std::sync::Arc;
@@ -28,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::attempt::Attempts;
+use crate::check_back::Agenda;
 use crate::clock::Clock;
 use crate::config::{Mode, Route};
 use crate::dispatch::fields;
@@ -39,6 +42,7 @@ use crate::store::{KeyClaim, KeyState, Owner, Store, StoreError};
 use crate::watch::Watch;
 pub(crate) use intake::takes;
 use onward::Onward;
+pub(crate) use transactions::answer_to_word;
 use waiting::Waiting;
 
 /// What a caller refused for want of room is told to wait.
@@ -70,6 +74,8 @@ pub struct Ingress {
     pub store: Arc<dyn Store>,
     /// Who is told of ends.
     pub watch: Arc<Watch>,
+    /// When senders of half messages are to be asked.
+    pub agenda: Arc<Agenda>,
     /// The time.
     pub clock: Arc<dyn Clock>,
     /// Who opens idempotency keys.
@@ -91,12 +97,14 @@ pub fn router(ingress: Arc<Ingress>) -> Router {
         .route("/events", post(events::publish))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/r/{*rest}", any(take))
+        .merge(transactions::routes())
         .fallback(nothing_here)
         .with_state(ingress)
 }
 
 async fn nothing_here(request: axum::extract::Request) -> Response {
-    let detail = "messages come in at /r/{route}/{path}, events at /events; their state is at /v1/messages/{id}";
+    let detail = "messages come in at /r/{route}/{path}, events at /events, half messages at /v1/transactions; their \
+                  state is at /v1/messages/{id}";
     Problem::new(Kind::NotFound, detail).answer(request.uri().path())
 }
 

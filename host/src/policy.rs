@@ -21,6 +21,7 @@ mod effort;
 mod load;
 mod guest;
 mod standard;
+mod settling;
 mod health;
 mod judge;
 mod problem;
@@ -54,6 +55,7 @@ pub use problem::{PolicyProblem, PolicyProblems};
 pub use rebind::{Moved, Rebinding};
 pub use sandbox::{MAX_INSTANCES, MAX_MEMORY, SandboxError};
 pub use schema::Violation;
+pub use settling::ANSWER_LIMIT;
 pub use state_dir::{StateDir, StateDirError};
 
 /// What a policy wants to see.

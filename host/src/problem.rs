@@ -7,6 +7,8 @@ use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
 use serde_json::json;
 
+use crate::transaction::Transaction;
+
 /// What is wrong, for the caller.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Problem {
@@ -35,6 +37,10 @@ pub enum Kind {
     RouteServed,
     /// No such message.
     UnknownMessage,
+    /// No such half message.
+    UnknownTransaction,
+    /// The other word was said of the half message before.
+    ContraryWord,
     /// No such page.
     NotFound,
     /// The body did not arrive in time.
@@ -80,6 +86,8 @@ impl Kind {
             }
             Self::RouteServed => ("route-served", StatusCode::CONFLICT, "The route is served"),
             Self::UnknownMessage => ("unknown-message", StatusCode::NOT_FOUND, "There is no such message"),
+            Self::UnknownTransaction => ("unknown-transaction", StatusCode::NOT_FOUND, "There is no such half message"),
+            Self::ContraryWord => ("contrary-word", StatusCode::CONFLICT, "The other word was said before, and holds"),
             Self::NotFound => ("not-found", StatusCode::NOT_FOUND, "There is nothing here"),
             Self::RequestTimeout => ("request-timeout", StatusCode::REQUEST_TIMEOUT, "The body did not arrive in time"),
             Self::KeyInFlight => {
@@ -125,6 +133,19 @@ impl Problem {
     pub fn unknown_message() -> Self {
         let detail = "it was never stored (as what a waiting caller got is not), or ended longer ago than it is kept";
         Self::new(Kind::UnknownMessage, detail)
+    }
+
+    /// The half message named is not in the store.
+    pub fn unknown_transaction() -> Self {
+        let detail = "it was never prepared, or ended longer ago than it is kept";
+        Self::new(Kind::UnknownTransaction, detail)
+    }
+
+    /// What was asked of a half message that has ended, and ended otherwise.
+    pub fn contrary_word(transaction: &Transaction, asked: &str) -> Self {
+        let Transaction { state, reason, .. } = transaction;
+        let detail = format!("it is {state} ({reason}), which holds: `{asked}` changes nothing");
+        Self::new(Kind::ContraryWord, detail).with("state", state.as_str())
     }
 
     /// When to come again: `Retry-After`, rounded up to whole seconds.

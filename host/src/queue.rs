@@ -19,6 +19,7 @@ mod permit;
 mod places;
 mod rate;
 mod status;
+mod transacting;
 #[cfg(test)]
 mod tests;
 
@@ -44,6 +45,7 @@ pub use lanes::{ByRoute, Lanes, lanes};
 use lease::Leases;
 pub use permit::{Permit, RetryRight};
 pub use status::{BreakerStatus, LaneStatus};
+pub use transacting::Spoken;
 
 /// How long a lease lasts unless something else is said.
 const LEASE: Duration = Duration::from_secs(30);

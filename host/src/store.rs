@@ -18,6 +18,7 @@ mod encoding;
 pub mod postgres;
 mod selecting;
 pub mod sqlite;
+mod transacting;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -30,6 +31,9 @@ use crate::message::{Answer, AttemptRecord, Message, MessageId, Progress, RouteN
 
 pub use postgres::{PostgresStore, PostgresTarget};
 pub use sqlite::SqliteStore;
+pub use transacting::{
+    Check, CheckNote, ClaimedChecks, Confirmed, Preparation, Prepared, Said, Saying, Transacting, TransactionFilter,
+};
 
 /// Who holds a lease: one running host. New at every start.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -37,7 +41,7 @@ pub struct Owner(pub String);
 
 /// A seam: where messages are kept.
 #[async_trait]
-pub trait Store: Send + Sync + 'static {
+pub trait Store: Transacting + Send + Sync + 'static {
     /// Takes responsibility for a message: writes it, in whatever state it comes, with the attempts already made.
     /// With an idempotency key the key is looked up and taken in the same transaction.
     ///
@@ -118,8 +122,9 @@ pub trait Store: Send + Sync + 'static {
     /// [`StoreError`]
     async fn discard_queued(&self, route: String, reason: Option<String>, now: Timestamp) -> Result<u64, StoreError>;
 
-    /// Removes, at most `limit` at a time, what has ended longer ago than it is to be kept, and idempotency keys past
-    /// theirs. Answers how many rows went; the caller comes again while that is `limit`.
+    /// Removes, at most `limit` at a time, what has ended longer ago than it is to be kept, transactions that have and
+    /// whose key is no longer kept either, and idempotency keys past their time. Answers how many rows went; the caller
+    /// comes again while that is `limit`.
     ///
     /// # Errors
     /// [`StoreError`]
@@ -131,7 +136,7 @@ pub trait Store: Send + Sync + 'static {
     /// [`StoreError`]
     async fn tally(&self) -> Result<BTreeMap<(String, State), u64>, StoreError>;
 
-    /// How many messages have not ended, by route.
+    /// How many messages have not ended, by route; half messages that wait for their sender's word are counted in.
     ///
     /// # Errors
     /// [`StoreError`]
@@ -450,7 +455,7 @@ pub enum Selection {
 /// How long what has ended is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Retention {
-    /// Delivered, dropped and discarded messages.
+    /// Delivered, dropped and discarded messages, and transactions.
     pub finished: Duration,
     /// Dead letters and messages answered by fallback, by route; routes not named here keep theirs.
     pub dead: BTreeMap<RouteName, Duration>,

@@ -6,11 +6,12 @@ use std::process::{Command, Output};
 use backstop_tests::artefacts::{binary, guest, stock_policy, workspace};
 use serde_json::{Value, json};
 
-const STOCK: [(&str, &str); 5] = [
+const STOCK: [(&str, &str); 6] = [
     ("standard", "null"),
     ("risk-control", "null"),
     ("token-refresh", "null"),
     ("scan-platform", "null"),
+    ("reliable-message", "null"),
     (
         "vendor-codes",
         r#"{"rules": [

@@ -7,7 +7,8 @@ use backstop_tests::Setup;
 use backstop_tests::artefacts::{binary, guest, stock_policy, workspace};
 use backstop_tests::setup::Place;
 
-const STOCK: [&str; 5] = ["standard", "risk-control", "token-refresh", "scan-platform", "vendor-codes"];
+const STOCK: [&str; 6] =
+    ["standard", "risk-control", "token-refresh", "scan-platform", "vendor-codes", "reliable-message"];
 
 /// A case file for `standard`, the second of whose cases is wrong.
 const WRONG: &str = "\

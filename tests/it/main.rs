@@ -4,6 +4,7 @@
 
 mod risk_control;
 mod async_retry;
+mod reliable_message;
 mod maintenance;
 mod event_pipeline;
 mod events;

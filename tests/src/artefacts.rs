@@ -34,6 +34,38 @@ pub fn binary() -> &'static Path {
     })
 }
 
+/// The example called `name` of the host's crate, as a program.
+///
+/// # Panics
+/// When it does not build.
+pub fn example(name: &str) -> PathBuf {
+    static BUILT: LazyLock<Mutex<HashMap<String, PathBuf>>> = LazyLock::new(Mutex::default);
+    let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+    let build = || {
+        // The host's own binary first: cargo does one thing after the other.
+        binary();
+        let mut cargo = in_workspace(env!("CARGO"));
+        cargo.args([
+            "build",
+            "--package",
+            "backstop",
+            "--example",
+            name,
+            "--message-format",
+            "json-render-diagnostics",
+        ]);
+        let built = succeed(&mut cargo);
+        let executable = |line: &str| {
+            let message: Value = serde_json::from_str(line).ok()?;
+            let kinds = message["target"]["kind"].as_array()?;
+            Some(PathBuf::from(message["executable"].as_str().filter(|_| kinds.iter().any(|kind| kind == "example"))?))
+        };
+        let found = String::from_utf8_lossy(&built.stdout).lines().find_map(executable);
+        found.expect("cargo names the executable it built")
+    };
+    built.entry(name.to_owned()).or_insert_with(build).clone()
+}
+
 /// Whether there is a stock policy called `name`.
 pub fn is_stock(name: &str) -> bool {
     workspace().join("policies").join(name).join("Cargo.toml").is_file()

@@ -99,6 +99,11 @@ impl Host {
         &self.place
     }
 
+    /// Where its ingress is, as a URL without a slash at the end.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.listen)
+    }
+
     /// A request to the ingress, to be completed.
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
         self.client.request(method, format!("http://{}{path}", self.listen))

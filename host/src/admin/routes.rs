@@ -11,6 +11,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::Admin;
+use super::transactions::{self, Open};
 use crate::config::Route;
 use crate::queue::LaneStatus;
 use crate::watch::Totals;
@@ -27,8 +28,11 @@ struct RouteStatus {
     mode: Option<&'static str>,
     destination: Option<String>,
     policy: Option<String>,
-    /// Messages that have not ended.
+    /// Messages that have not ended, half messages counted in.
     open: u64,
+    /// Half messages; none when there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    transactions: Option<Open>,
     held_until: Option<u64>,
     /// How its lane stands; none when it is parked.
     #[serde(flatten)]
@@ -43,7 +47,8 @@ pub(super) async fn list(Shared(admin): Shared<Arc<Admin>>) -> Response {
         tracing::warn!(error = &error as &dyn std::error::Error, "could not count what is parked");
         BTreeMap::new()
     });
-    let configured = table.values().map(|route| of_table(&admin, route, &backlog));
+    let halves = transactions::open(&admin).await.unwrap_or_default();
+    let configured = table.values().map(|route| of_table(&admin, route, &backlog, &halves));
     let gone = backlog.iter().filter(|(name, _)| !table.contains_key(name.as_str()));
     let gone = gone.map(|(name, open)| RouteStatus {
         route: name.clone(),
@@ -53,6 +58,7 @@ pub(super) async fn list(Shared(admin): Shared<Arc<Admin>>) -> Response {
         destination: None,
         policy: None,
         open: *open,
+        transactions: halves.get(name).copied(),
         held_until: None,
         lane: None,
         since_start: Totals::default(),
@@ -62,7 +68,12 @@ pub(super) async fn list(Shared(admin): Shared<Arc<Admin>>) -> Response {
     Json(json!({ "routes": routes })).into_response()
 }
 
-fn of_table(admin: &Admin, route: &Route, backlog: &BTreeMap<String, u64>) -> RouteStatus {
+fn of_table(
+    admin: &Admin,
+    route: &Route,
+    backlog: &BTreeMap<String, u64>,
+    halves: &BTreeMap<String, Open>,
+) -> RouteStatus {
     let why = admin.routes.standing(route.name.as_str()).parks();
     let destination = route.destination.origin();
     let lane = admin.queue.lane(&route.name);
@@ -75,6 +86,7 @@ fn of_table(admin: &Admin, route: &Route, backlog: &BTreeMap<String, u64>) -> Ro
         mode: Some(route.mode.as_str()),
         policy: route.policy.as_ref().map(|binding| binding.name.clone()),
         open: lane.as_ref().map_or_else(parked, |lane| lane.open()),
+        transactions: halves.get(route.name.as_str()).copied(),
         held_until: admin.holds.held_until(&destination, now).map(|until| until.as_millis()),
         lane: lane.map(|lane| lane.status(now)),
         destination: Some(destination),

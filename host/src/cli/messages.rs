@@ -218,7 +218,8 @@ fn states() -> PossibleValuesParser {
     PossibleValuesParser::new(State::ALL.map(State::as_str).into_iter().chain(["parked"]))
 }
 
-fn print_request(request: &Value) {
+/// Prints what is, or would be, delivered.
+pub(super) fn print_request(request: &Value) {
     let text = |key: &str| request.get(key).and_then(Value::as_str).unwrap_or_default();
     out!("request    {} {}", text("method"), if text("path").is_empty() { "/" } else { text("path") });
     for field in request.get("headers").and_then(Value::as_array).into_iter().flatten() {
@@ -281,6 +282,6 @@ fn print_attempt(record: &AttemptRecord) {
 }
 
 /// Text from outside, safe for a terminal: control characters are shown, not obeyed.
-fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect::<Vec<_>>() } else { vec![c] }).collect()
 }

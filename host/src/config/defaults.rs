@@ -46,6 +46,11 @@ pub(super) const BUDGET_SHARE: f64 = 0.2;
 pub(super) const BUDGET_RESERVE: u32 = 10;
 pub(super) const BUDGET_WINDOW: Duration = Duration::from_secs(10);
 
+pub(super) const CHECK_BACK_AFTER: Duration = Duration::from_secs(60);
+pub(super) const CHECK_BACK_EVERY: Duration = Duration::from_secs(60);
+// How often the message queue asks that made half messages known.
+pub(super) const CHECK_BACK_MAX_CHECKS: u32 = 15;
+
 pub(super) const ALARM_WINDOW: Duration = Duration::from_secs(60);
 pub(super) const ALARM_MIN_REQUESTS: u32 = 20;
 pub(super) const FALLBACK_STATUS: u16 = 200;

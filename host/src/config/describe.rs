@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 use url::Url;
 
+use super::check_back::CheckBack;
 use super::problem::Place;
 use super::resolved::{Alarm, Auth, Config, Destination, Isolation, Mode, OnPolicyFailure, PolicyBinding, Route};
 use super::units::{show_duration, show_size};
@@ -107,6 +108,9 @@ impl Describer<'_> {
         shown.insert("dead_letter".into(), json!({ "keep": duration(route.keep_dead) }));
         shown.insert("concurrency".into(), route.concurrency.into());
         limits::show(route, &mut shown);
+        if let Some(check_back) = &route.check_back {
+            shown.insert("check_back".into(), self.check_back(&place.key("check_back"), check_back));
+        }
         shown.insert("max_queued".into(), route.max_queued.into());
         shown.insert("body_limit".into(), size(route.body_limit));
         let idempotency = json!({ "required": route.idempotency.required, "keep": duration(route.idempotency.keep) });
@@ -140,6 +144,18 @@ impl Describer<'_> {
             shown.insert("allow".into(), networks.collect::<Vec<_>>().into());
         }
         shown.into()
+    }
+
+    fn check_back(&self, place: &Place<'_>, check_back: &CheckBack) -> Value {
+        let mut shown = self.destination(place, &check_back.sender);
+        if let Some(keys) = shown.as_object_mut() {
+            keys.remove("response_limit");
+            keys.insert("url".into(), self.short_text(place, "url", &check_back.written()));
+            keys.insert("after".into(), duration(check_back.after));
+            keys.insert("every".into(), duration(check_back.every));
+            keys.insert("max_checks".into(), check_back.max_checks.into());
+        }
+        shown
     }
 
     fn auth(&self, place: &Place<'_>, auth: &Auth) -> Value {

@@ -1,6 +1,7 @@
 //! The raw twin: what the file says, key by key. The JSON Schema of the configuration is made from these types, so
 //! their docs are what an editor shows.
 
+mod check_back;
 mod limits;
 
 use std::borrow::Cow;
@@ -18,6 +19,7 @@ use super::limits::{OrderKey, PerSecond};
 use super::reader::{Field, Named, Shorthand};
 use super::resolved::Secret;
 use super::units::{Count, Factor, Share, Size, Times, Written};
+pub(super) use check_back::RawCheckBack;
 pub(super) use limits::{RawBreaker, RawOnFailure, RawOrderBy, RawRate, RawRetryBudget};
 
 /// The configuration of Backstop.
@@ -108,7 +110,10 @@ pub(super) struct RawRoute {
     /// async: messages with the same key are delivered one after the other, in the order they came: header:NAME,
     /// json:/POINTER or ce:ATTRIBUTE, or `{key, on_failure}`. A message without the key is in no order.
     pub(super) order_by: Field<Shorthand<Written<OrderKey>, RawOrderBy>>,
-    /// Messages waiting at once; one more is answered 503. Default 100000.
+    /// async: whom to ask about a half message (`POST /v1/transactions`) whose sender has not said whether to deliver it:
+    /// a URL, or a section. Without it the route takes no half messages.
+    pub(super) check_back: Field<Shorthand<Written<Url>, RawCheckBack>>,
+    /// Messages waiting at once, half messages counted in; one more is answered 503. Default 100000.
     pub(super) max_queued: Field<Count>,
     /// The longest request body, up to 256MiB; a longer one is answered 413. Default 1MiB.
     pub(super) body_limit: Field<Written<Size>>,

@@ -3,6 +3,7 @@
 //! Whatever is wrong is reported and replaced by something harmless, so that the rest is checked as well; a
 //! configuration with a problem never leaves [`Config::parse`].
 
+mod check_back;
 mod destination;
 mod events;
 mod fallback;

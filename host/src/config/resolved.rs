@@ -16,6 +16,7 @@ use ipnet::IpNet;
 use url::Url;
 
 use super::Sources;
+use super::check_back::CheckBack;
 use super::events::Events;
 use super::feed::Feed;
 use super::limits::{Breaker, Order, Rate, RetryBudget};
@@ -127,7 +128,9 @@ pub struct Route {
     pub retry_budget: Option<RetryBudget>,
     /// Which messages are delivered one after the other. Default none. Only in mode async.
     pub order: Option<Order>,
-    /// Messages waiting at once; one more is answered 503. Default 100,000.
+    /// Whom to ask about half messages. Without it the route takes none. Only in mode async.
+    pub check_back: Option<CheckBack>,
+    /// Messages waiting at once, half messages counted in; one more is answered 503. Default 100,000.
     pub max_queued: usize,
     /// The longest request body, in bytes; a longer one is answered 413. Default 1 MiB.
     pub body_limit: usize,

@@ -249,6 +249,7 @@ pub(crate) fn route_to(url: &str) -> Route {
         breaker: None,
         retry_budget: None,
         order: None,
+        check_back: None,
         max_queued: 1000,
         body_limit: 1 << 20,
         idempotency: Idempotency { required: false, keep: Duration::from_secs(3600) },

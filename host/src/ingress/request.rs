@@ -19,7 +19,7 @@ const BODY_WITHIN: Duration = Duration::from_secs(30);
 /// The longest idempotency key, in bytes.
 const MAX_KEY: usize = 255;
 
-const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+pub(super) const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// Splits `/r/{route}/{path…}?query` into the route's name and the rest, percent-encoding untouched.
 pub(super) fn route_and_rest(uri: &Uri) -> Option<(&str, String)> {
@@ -65,7 +65,7 @@ pub(super) async fn body(body: Body, limit: usize, clock: &dyn Clock) -> Result<
     }
 }
 
-fn too_long(limit: usize) -> Problem {
+pub(super) fn too_long(limit: usize) -> Problem {
     Problem::new(Kind::BodyTooLong, format!("bodies of at most {limit} bytes are taken"))
 }
 

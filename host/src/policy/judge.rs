@@ -17,6 +17,7 @@ use super::health::Health;
 use super::host::Host;
 use super::load::Policy;
 use super::sandbox::Sandbox;
+use super::settling::standard_settlement;
 use super::standard::standard_rule;
 use super::v0_1::Instance;
 use super::{Asked, AttemptView, Interest};
@@ -25,6 +26,7 @@ use crate::config::{Isolation, OnPolicyFailure, PolicyBinding, PolicyLimits};
 use crate::message::{
     Admission, Decision, Fallback, Fault, Message, Outcome, PolicyRef, Provenance, Response, Scope, Silence, Verdict,
 };
+use crate::transaction::Settlement;
 
 /// What a question may take, lately and on average, before questions of its policy take turns.
 const SLOW: Duration = Duration::from_millis(1);
@@ -175,6 +177,17 @@ impl Judge {
         };
         let reply = bench.ask(message, |instance, store| instance.fall_back(store, attempt, last, &self.interest));
         bench.settle(reply, |_| None)
+    }
+
+    /// What does this answer of a sender say of the operation behind its half message? No answer says nothing, whatever
+    /// the policy would make of it; neither does a policy that fails here: nothing is delivered unconfirmed.
+    pub fn settle(&self, message: &Message, answer: &Outcome) -> Asked<Settlement> {
+        let Outcome::Response(response) = answer else { return unasked(Settlement::Unknown) };
+        let Some(bench) = self.bench.as_ref().filter(|bench| bench.policy.hooks.settle) else {
+            return unasked(standard_settlement(response));
+        };
+        let reply = bench.ask(message, |instance, store| instance.settle(store, answer, &self.interest));
+        bench.settle(reply, |_| Settlement::Unknown)
     }
 }
 

@@ -17,6 +17,7 @@ use super::{AttemptView, Hooks, Interest};
 use crate::message::{
     Admission, Answer, Decision, Fallback, Fault, LogLevel, Message, Outcome, RouteName, Scope, Verdict,
 };
+use crate::transaction::Settlement;
 
 mod bindings {
     wasmtime::component::bindgen!({
@@ -162,6 +163,19 @@ impl Instance {
     ) -> Result<Option<Fallback>, Unusable> {
         let fallback = lend(last, interest, |last| self.0.call_fall_back(store, attempt_to(attempt), last))?;
         fallback.map(fallback_from).transpose().map_err(Unusable::Nonsense)
+    }
+
+    pub(super) fn settle(
+        &self,
+        store: &mut Store<Host>,
+        answer: &Outcome,
+        interest: &Interest,
+    ) -> Result<Settlement, Unusable> {
+        Ok(match lend(answer, interest, |answer| self.0.call_settle(store, answer))? {
+            wit::Settlement::Committed => Settlement::Committed,
+            wit::Settlement::RolledBack => Settlement::RolledBack,
+            wit::Settlement::Unknown => Settlement::Unknown,
+        })
     }
 }
 

@@ -107,6 +107,7 @@ fn route(name: &str, change: impl FnOnce(&mut Route)) -> Arc<Route> {
         breaker: None,
         retry_budget: None,
         order: None,
+        check_back: None,
         max_queued: 100,
         body_limit: 1 << 20,
         idempotency: Idempotency { required: false, keep: Duration::from_secs(86_400) },

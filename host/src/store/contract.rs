@@ -7,6 +7,7 @@ pub(in crate::store) mod leases;
 pub(in crate::store) mod model;
 pub(in crate::store) mod orders;
 pub(in crate::store) mod selections;
+pub(in crate::store) mod transactions;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,6 +1,8 @@
 //! A store in memory, for unit tests of what stands on the `Store` seam. It passes the same contract suite as the
 //! real ones, and can be told to fail.
 
+mod transactions;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -9,7 +11,8 @@ use async_trait::async_trait;
 
 use super::{
     Acceptance, Accepted, Blocker, Claimed, Entry, Filter, Finish, Finished, Hold, KeyClaim, KeyState, LaneClaim,
-    Lease, NextDue, Owner, Retention, Selection, Store, StoreError, Stored, Summary, Then, Turn, selecting,
+    Lease, NextDue, Owner, Retention, Selection, Store, StoreError, Stored, Summary, Then, Transacting as _, Turn,
+    selecting,
 };
 use crate::clock::Timestamp;
 use crate::message::{Answer, AttemptRecord, Message, MessageId, Progress, RouteName, State};
@@ -27,6 +30,7 @@ struct Kept {
     rows: BTreeMap<MessageId, Row>,
     keys: HashMap<(RouteName, String), Key>,
     holds: HashMap<String, Timestamp>,
+    halves: BTreeMap<MessageId, transactions::Half>,
     stored: u64,
 }
 
@@ -430,9 +434,16 @@ impl Store for MemoryStore {
             let order = kept.rows.remove(id).and_then(|row| row.order);
             kept.let_next(order.as_ref());
         }
-        let before = kept.keys.len();
+        let before = kept.keys.len() + kept.halves.len();
         kept.keys.retain(|_, key| key.claim.keep_until > now);
-        Ok((gone.len() + before - kept.keys.len()) as u64)
+        let mut left = (limit as usize).saturating_sub(gone.len());
+        kept.halves.retain(|_, half| {
+            let ended = half.transaction.ended_at.is_some_and(|ended| ended.after(retention.finished) < now);
+            let goes = left > 0 && ended && half.keep_until <= now;
+            left -= usize::from(goes);
+            !goes
+        });
+        Ok((gone.len() + before - kept.keys.len() - kept.halves.len()) as u64)
     }
 
     async fn tally(&self) -> Result<BTreeMap<(String, State), u64>, StoreError> {
@@ -447,6 +458,9 @@ impl Store for MemoryStore {
         let mut backlog = BTreeMap::new();
         for row in self.read().rows.values().filter(|row| !row.state.is_terminal()) {
             *backlog.entry(row.message.route.to_string()).or_insert(0) += 1;
+        }
+        for ((route, _), count) in self.open_transactions().await? {
+            *backlog.entry(route).or_insert(0) += count;
         }
         Ok(backlog)
     }
@@ -475,7 +489,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::MemoryStore;
-    use crate::store::contract::{keys, leases, model};
+    use crate::store::contract::{keys, leases, model, transactions};
 
     proptest! {
         #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
@@ -503,5 +517,26 @@ mod tests {
         leases::finishing_after_the_lease_was_lost_changes_nothing(&new()).await;
         leases::a_lease_is_prolonged_for_its_holder_only(&new()).await;
         leases::what_is_released_keeps_its_turn(&new()).await;
+    }
+
+    #[tokio::test]
+    async fn memory_keeps_half_messages_as_the_contract_says() {
+        let new = MemoryStore::default;
+        transactions::what_is_prepared_is_no_message(&new()).await;
+        transactions::a_preparation_is_repeated_under_its_key(&new()).await;
+        transactions::what_is_confirmed_is_delivered_whole(&new()).await;
+        transactions::what_is_confirmed_may_be_leased_at_once(&new()).await;
+        transactions::what_is_confirmed_joins_its_order_then(&new()).await;
+        transactions::what_is_cancelled_is_forgotten(&new()).await;
+        transactions::the_first_word_holds(&new()).await;
+        transactions::of_many_words_at_once_one_is_the_first(&new()).await;
+        transactions::one_at_a_time_asks(&new()).await;
+        transactions::a_check_that_settles_nothing_is_made_again(&new()).await;
+        transactions::an_answer_after_a_word_changes_nothing(&new()).await;
+        transactions::an_answer_that_settles_is_counted(&new()).await;
+        transactions::what_is_parked_waits_for_a_person_or_its_senders_word(&new()).await;
+        transactions::a_list_of_them_goes_from_the_newest(&new()).await;
+        transactions::what_is_open_counts_as_not_ended(&new()).await;
+        transactions::what_has_ended_is_swept_after_its_key(&new()).await;
     }
 }

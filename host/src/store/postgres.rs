@@ -23,6 +23,7 @@ mod rows;
 mod schema;
 mod sweep;
 mod target;
+mod transactions;
 #[cfg(test)]
 mod tests;
 
@@ -141,6 +142,9 @@ macro_rules! walk {
         $store.walk($store.connections.call(LONG_PATIENCE, |$connection| Box::pin($work))).await
     };
 }
+
+// Beside the macros that it uses.
+mod transacting;
 
 #[async_trait]
 impl Store for PostgresStore {

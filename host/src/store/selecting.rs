@@ -13,7 +13,12 @@ pub(super) const STEP: u32 = 500;
 
 /// How many messages a list has at most.
 pub(super) fn page(filter: &Filter) -> u32 {
-    if filter.limit == 0 { LIST_DEFAULT } else { filter.limit.min(LIST_MOST) }
+    page_of(filter.limit)
+}
+
+/// How many entries a list has at most that was asked for so many.
+pub(super) fn page_of(limit: u32) -> u32 {
+    if limit == 0 { LIST_DEFAULT } else { limit.min(LIST_MOST) }
 }
 
 /// What is queued on `route`, and has `reason` in its reason if that is given.

@@ -22,6 +22,8 @@ mod reader;
 mod rows;
 mod schema;
 mod sweep;
+mod transacting;
+mod transactions;
 #[cfg(test)]
 mod tests;
 mod writer;

@@ -49,6 +49,7 @@ impl Resolver<'_> {
         let rate = self.rate(&place.key("rate"), raw.rate);
         let breaker = self.breaker(&place.key("breaker"), raw.breaker);
         let order = self.order(&place.key("order_by"), raw.order_by, mode);
+        let check_back = self.check_back(&place.key("check_back"), raw.check_back, mode);
         let max_queued = self.count(&place.key("max_queued"), raw.max_queued, 1..=10_000_000, defaults::MAX_QUEUED);
         let body_limit = self.size(&place.key("body_limit"), raw.body_limit, 0..=MAX_BODY, defaults::BODY_LIMIT);
         let idempotency_place = place.key("idempotency");
@@ -81,6 +82,7 @@ impl Resolver<'_> {
             breaker,
             retry_budget,
             order,
+            check_back,
             max_queued,
             body_limit,
             idempotency,

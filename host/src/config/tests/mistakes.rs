@@ -245,6 +245,16 @@ fn mistakes_of_what_bounds_a_lane() {
         ("order_by: { on_failure: skip }", "order_by.key", "missing"),
         ("order_by: { key: 'ce:subject', on_failure: stop }", "order_by.on_failure", "block, skip"),
         ("{mode: sync, order_by: 'ce:subject'}", "order_by", "only for `mode: async`"),
+        ("{mode: sync_then_async, check_back: https://shop.test/}", "check_back", "only for `mode: async`"),
+        ("check_back: { after: 1m }", "check_back.url", "missing"),
+        ("check_back: shop.test", "check_back", "https://"),
+        ("check_back: 'https://{id}.shop.test/'", "check_back", "in the path or the query"),
+        ("check_back: { url: 'nats://shop.test:4222/orders' }", "check_back.url", "over HTTP"),
+        ("check_back: { url: https://shop.test/, every: 1ms }", "check_back.every", "10ms to 24h"),
+        ("check_back: { url: https://shop.test/, after: 31d }", "check_back.after", "1ms to 30d"),
+        ("check_back: { url: https://shop.test/, max_checks: 0 }", "check_back.max_checks", "1 to 1000000"),
+        ("check_back: { url: https://shop.test/, max_check: 5 }", "check_back.max_check", "did you mean `max_checks`?"),
+        ("check_back: { url: https://shop.test/, auth: {} }", "check_back.auth", "exactly one"),
         ("enabled: maybe", "enabled", "true or false"),
     ] {
         one_mistake_of_route(lines, key, hint);

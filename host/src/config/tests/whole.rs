@@ -222,6 +222,7 @@ fn the_small_examples_load() {
     assert_eq!(load(include_str!("../../../examples/second-vendor.yaml")).routes.len(), 2);
     assert_eq!(load(include_str!("../../../examples/maintenance.yaml")).routes.len(), 1);
     assert_eq!(load(include_str!("../../../examples/fragile-vendor.yaml")).routes.len(), 1);
+    assert_eq!(load(include_str!("../../../examples/reliable-message.yaml")).routes.len(), 1);
 }
 
 #[test]

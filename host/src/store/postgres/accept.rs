@@ -319,7 +319,7 @@ async fn store_keyed<'c>(
 /// # Errors
 /// [`Failure`]
 pub(super) async fn accept_in_order(connection: Connection<'_>, call: &EncodedAcceptance) -> Result<Accepted, Failure> {
-    let Acceptance { message, entry, key, order, .. } = &call.acceptance;
+    let Acceptance { message, key, .. } = &call.acceptance;
     connection.begin().await?;
     if let Some(claim) = key {
         match keys::store(&connection, claim, message.id, message.accepted_at).await? {
@@ -330,16 +330,26 @@ pub(super) async fn accept_in_order(connection: Connection<'_>, call: &EncodedAc
             }
         }
     }
+    let behind = store(&connection, call).await?;
+    connection.commit().await?;
+    Ok(if behind { Accepted::Behind } else { Accepted::Stored })
+}
+
+/// Stores a message within a transaction that was begun, whatever its idempotency key; answers whether it is behind
+/// another one of its order.
+///
+/// # Errors
+/// [`Failure`]
+pub(super) async fn store(connection: &Connection<'_>, call: &EncodedAcceptance) -> Result<bool, Failure> {
+    let Acceptance { message, entry, order, .. } = &call.acceptance;
     let ordered = match (entry, order) {
         (Entry::Queued { .. } | Entry::Leased(_), Some(key)) => {
-            Some(order::join(&connection, &message.route, &text(key), message.accepted_at).await?)
+            Some(order::join(connection, &message.route, &text(key), message.accepted_at).await?)
         }
         _ => None,
     };
     let mut columns = Columns::default();
     columns.push(call, ordered);
     connection.query(ACCEPT, &columns.parameters()).await?;
-    connection.commit().await?;
-    let behind = ordered.is_some_and(|(_, turn)| turn == encoding::TURN_BEHIND);
-    Ok(if behind { Accepted::Behind } else { Accepted::Stored })
+    Ok(ordered.is_some_and(|(_, turn)| turn == encoding::TURN_BEHIND))
 }

@@ -7,6 +7,7 @@ use uuid::Uuid;
 use super::connections::Connection;
 use super::failure::Failure;
 use super::rows::{self, uuid};
+use super::transactions;
 use crate::clock::Timestamp;
 use crate::message::{MessageId, State};
 use crate::store::encoding::{self, millis};
@@ -57,7 +58,7 @@ pub(super) async fn tally(connection: Connection<'_>) -> Result<BTreeMap<(String
     Ok(tally)
 }
 
-/// How many messages have not ended, by route. Walks over those.
+/// How many messages have not ended, by route, open transactions counted in. Walks over those.
 ///
 /// # Errors
 /// [`Failure`]
@@ -68,6 +69,9 @@ pub(super) async fn backlog(connection: Connection<'_>) -> Result<BTreeMap<Strin
     let mut backlog = BTreeMap::new();
     for row in count(&connection, BACKLOG).await? {
         backlog.insert(rows::column(&row, "route")?, rows::column::<i64>(&row, "messages")?.unsigned_abs());
+    }
+    for ((route, _), count) in transactions::count_open(&connection).await? {
+        *backlog.entry(route).or_default() += count;
     }
     Ok(backlog)
 }

@@ -28,7 +28,7 @@ use super::connections::{Connection, Connections};
 use super::failure::Failure;
 
 /// How the schema comes from each version to the next.
-const MIGRATIONS: &[&str] = &[FIRST, ARCHIVE];
+const MIGRATIONS: &[&str] = &[FIRST, ARCHIVE, TRANSACTIONS];
 
 const FIRST: &str = "
 CREATE TABLE messages (
@@ -137,6 +137,41 @@ CREATE VIEW archive_attempts AS
            a.record::json #>> '{provenance,policy,name}' AS policy,
            a.record::json #>> '{provenance,policy,digest}' AS policy_digest, a.record
     FROM attempts a JOIN messages m ON m.id = a.id;
+";
+
+/// Half messages.
+const TRANSACTIONS: &str = "
+CREATE TABLE transactions (
+    id              uuid PRIMARY KEY,
+    route           text NOT NULL,
+    state           text NOT NULL,
+    prepared_at     bigint NOT NULL,
+    due_at          bigint,
+    lease_owner     text,
+    checks          bigint NOT NULL,
+    unreached       bigint NOT NULL,
+    reason          text NOT NULL,
+    ended_at        bigint,
+    keep_until      bigint NOT NULL,
+    idempotency_key text,
+    order_key       text,
+    method          text NOT NULL,
+    path            text NOT NULL,
+    CHECK (state IN ('prepared', 'parked', 'confirmed', 'cancelled')),
+    CHECK ((state = 'prepared') = (due_at IS NOT NULL)),
+    CHECK (state = 'prepared' OR lease_owner IS NULL),
+    CHECK ((state IN ('confirmed', 'cancelled')) = (ended_at IS NOT NULL))
+);
+
+CREATE INDEX transactions_due   ON transactions (route, due_at, id) WHERE state = 'prepared';
+CREATE INDEX transactions_open  ON transactions (state, id, route)  WHERE state IN ('prepared', 'parked');
+CREATE INDEX transactions_ended ON transactions (ended_at)           WHERE ended_at IS NOT NULL;
+
+CREATE TABLE half_requests (
+    id      uuid PRIMARY KEY,
+    headers bytea NOT NULL,
+    body    bytea NOT NULL
+);
 ";
 
 /// How long a start waits for another host that migrates.

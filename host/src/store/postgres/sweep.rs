@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use super::connections::Connection;
 use super::failure::Failure;
-use super::{finish, order, rows};
+use super::{finish, order, rows, transactions};
 use crate::clock::Timestamp;
 use crate::store::Retention;
 use crate::store::encoding::{self, millis};
@@ -26,8 +26,8 @@ macro_rules! remove {
 const FINISHED: &str = remove!("state IN ('delivered', 'dropped', 'discarded') AND state = $1 AND ended_at < $2");
 const ASIDE: &str = remove!("state IN ('answered', 'dead') AND state = $1 AND ended_at < $2 AND route = $4");
 
-/// Removes at most `limit` messages and keys that are past their time; holds that have run out go too, uncounted.
-/// Answers how many messages and keys went. Each kind goes in a transaction of its own: if one fails, those before it
+/// Removes at most `limit` messages, transactions and keys that are past their time; holds that have run out go too,
+/// uncounted. Answers how many of the former went. Each kind goes in a transaction of its own: if one fails, those before it
 /// stand.
 ///
 /// # Errors
@@ -50,6 +50,7 @@ pub(super) async fn sweep(
         }
         left -= remove_from_orders(&connection, route.as_str(), cutoff, left).await?;
     }
+    left -= count(transactions::sweep(&connection, cutoff, now, left).await?);
     let keys = connection
         .query(
             "DELETE FROM keys WHERE (route, key) IN

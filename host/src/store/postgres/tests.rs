@@ -14,7 +14,7 @@ use crate::clock::{Chance, SystemClock};
 use crate::store::Then;
 use crate::store::contract::{
     accept, acceptance, at, claim_ids, delivered, finish, id, keys, lease, leased, leases, model, orders, owner,
-    queued, route, selections, stored,
+    queued, route, selections, stored, transactions,
 };
 
 /// A schema that is gone at the end of the test, unless that fails.
@@ -121,6 +121,22 @@ rules! {
     postgres_redrives_many_named_messages => selections::many_named_messages_are_all_redriven;
     postgres_sweeps_what_has_had_its_time => selections::what_has_ended_is_swept_when_its_time_is_over;
     postgres_sweeps_a_journal_with_its_message => selections::a_swept_message_takes_its_journal_along;
+    postgres_prepares_no_message => transactions::what_is_prepared_is_no_message;
+    postgres_repeats_a_preparation_under_its_key => transactions::a_preparation_is_repeated_under_its_key;
+    postgres_delivers_whole_what_is_confirmed => transactions::what_is_confirmed_is_delivered_whole;
+    postgres_leases_what_is_confirmed => transactions::what_is_confirmed_may_be_leased_at_once;
+    postgres_orders_what_is_confirmed => transactions::what_is_confirmed_joins_its_order_then;
+    postgres_forgets_what_is_cancelled => transactions::what_is_cancelled_is_forgotten;
+    postgres_keeps_to_the_first_word => transactions::the_first_word_holds;
+    postgres_takes_one_of_many_words => transactions::of_many_words_at_once_one_is_the_first;
+    postgres_lets_one_at_a_time_ask => transactions::one_at_a_time_asks;
+    postgres_has_checks_made_again => transactions::a_check_that_settles_nothing_is_made_again;
+    postgres_ignores_an_answer_after_a_word => transactions::an_answer_after_a_word_changes_nothing;
+    postgres_counts_an_answer_that_settles => transactions::an_answer_that_settles_is_counted;
+    postgres_keeps_what_is_parked => transactions::what_is_parked_waits_for_a_person_or_its_senders_word;
+    postgres_lists_half_messages => transactions::a_list_of_them_goes_from_the_newest;
+    postgres_counts_what_is_prepared_as_open => transactions::what_is_open_counts_as_not_ended;
+    postgres_sweeps_transactions_after_their_keys => transactions::what_has_ended_is_swept_after_its_key;
 }
 
 proptest! {

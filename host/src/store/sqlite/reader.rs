@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use rusqlite::{Connection, OptionalExtension, params};
 use tokio::sync::Semaphore;
 
-use super::{opening, rows};
+use super::{opening, rows, transactions};
 use crate::clock::Timestamp;
 use crate::message::{MessageId, State};
 use crate::store::{Blocker, Hold, StoreError, Stored, Turn, encoding};
@@ -151,13 +151,16 @@ pub(super) fn tally(connection: &Connection) -> Result<BTreeMap<(String, State),
     Ok(tally)
 }
 
-/// How many messages have not ended, by route. Walks over those, as [`tally`] does.
+/// How many messages have not ended, by route, open transactions counted in. Walks over those, as [`tally`] does.
 ///
 /// # Errors
 /// [`StoreError`]
 pub(super) fn backlog(connection: &Connection) -> Result<BTreeMap<String, u64>, StoreError> {
     let mut backlog = count_by_route(connection, State::Queued)?;
     for (route, count) in count_by_route(connection, State::InFlight)? {
+        *backlog.entry(route).or_default() += count;
+    }
+    for ((route, _), count) in transactions::count_open(connection)? {
         *backlog.entry(route).or_default() += count;
     }
     Ok(backlog)

@@ -24,6 +24,11 @@
 //! - `keys`: idempotency keys. `state` is `opened` (by `owner`, which is serving the request), `answered` (then
 //!   `answer_*` are set) or `stored` (then the caller was given `message`).
 //! - `holds`: until when each destination is to be left alone.
+//! - `transactions`: half messages. `due_at`, set exactly while one is prepared, is when its sender is asked next; while
+//!   `lease_owner` is asking, it is when that lease runs out. `checks` were sent, `unreached` in a row were not.
+//!   `ended_at` is set exactly when the first word was said; the row stays until then at least `keep_until`, which is
+//!   how long its idempotency key is kept. `half_requests` holds the long part, as `requests` does, until that word:
+//!   confirming moves it to `requests` in the same transaction, under the same `id`.
 //!
 //! Two views are for whoever wants to query what was accepted and what became of it, in this file or in a copy of it:
 //!
@@ -54,7 +59,7 @@ use crate::store::StoreError;
 pub(super) const APPLICATION_ID: i32 = 0x4253_5450;
 
 /// How a file comes from each version to the next.
-const MIGRATIONS: &[&str] = &[FIRST, ORDERS, FEWER_ENTRIES, NO_LISTS, ARCHIVE];
+const MIGRATIONS: &[&str] = &[FIRST, ORDERS, FEWER_ENTRIES, NO_LISTS, ARCHIVE, TRANSACTIONS];
 
 const FIRST: &str = "
 CREATE TABLE messages (
@@ -217,6 +222,42 @@ CREATE VIEW archive_attempts AS
            a.record ->> '$.provenance.policy.name' AS policy,
            a.record ->> '$.provenance.policy.digest' AS policy_digest, a.record
     FROM attempts a JOIN messages m ON m.seq = a.seq;
+";
+
+/// Half messages.
+const TRANSACTIONS: &str = "
+CREATE TABLE transactions (
+    seq             INTEGER PRIMARY KEY,
+    id              BLOB NOT NULL UNIQUE CHECK (length(id) = 16),
+    route           TEXT NOT NULL,
+    state           TEXT NOT NULL,
+    prepared_at     INTEGER NOT NULL,
+    due_at          INTEGER,
+    lease_owner     TEXT,
+    checks          INTEGER NOT NULL,
+    unreached       INTEGER NOT NULL,
+    reason          TEXT NOT NULL,
+    ended_at        INTEGER,
+    keep_until      INTEGER NOT NULL,
+    idempotency_key TEXT,
+    order_key       TEXT,
+    method          TEXT NOT NULL,
+    path            TEXT NOT NULL,
+    CHECK (state = 'prepared' OR state = 'confirmed' OR state = 'cancelled' OR state = 'parked'),
+    CHECK ((state = 'prepared') = (due_at IS NOT NULL)),
+    CHECK (state = 'prepared' OR lease_owner IS NULL),
+    CHECK ((state = 'confirmed' OR state = 'cancelled') = (ended_at IS NOT NULL))
+) STRICT;
+
+CREATE INDEX transactions_due   ON transactions (route, due_at)     WHERE state = 'prepared';
+CREATE INDEX transactions_open  ON transactions (state, id, route) WHERE state IN ('prepared', 'parked');
+CREATE INDEX transactions_ended ON transactions (ended_at)          WHERE ended_at IS NOT NULL;
+
+CREATE TABLE half_requests (
+    seq     INTEGER PRIMARY KEY,
+    headers BLOB NOT NULL,
+    body    BLOB NOT NULL
+) STRICT;
 ";
 
 /// Makes sure the file is a Backstop store of this version, migrating an older one and filling an empty one.

@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, params};
 
-use super::order;
+use super::{order, transactions};
 use crate::clock::Timestamp;
 use crate::store::{Retention, StoreError, encoding};
 
@@ -12,8 +12,8 @@ const SPARE_PAGES: i64 = 4096;
 /// Pages given back to the file system in one sweep: a few milliseconds' work.
 const PAGES_AT_ONCE: i64 = 256;
 
-/// Removes at most `limit` messages and keys that are past their time, with what belongs to them; holds that have run
-/// out go too, uncounted. Answers how many messages and keys went.
+/// Removes at most `limit` messages, transactions and keys that are past their time, with what belongs to them; holds
+/// that have run out go too, uncounted. Answers how many of the former went.
 ///
 /// # Errors
 /// [`StoreError`]
@@ -44,6 +44,7 @@ pub(super) fn sweep(
             remove(connection, found, &mut left)?;
         }
     }
+    left = left.saturating_sub(transactions::sweep(connection, cutoff, now, left)?);
     let keys = connection
         .prepare_cached(
             "DELETE FROM keys WHERE (route, key) IN

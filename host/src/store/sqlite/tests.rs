@@ -10,9 +10,9 @@ use super::*;
 use crate::message::AttemptRecord;
 use crate::store::contract::{
     self, accept, acceptance, at, claim_ids, delivered, finish, id, keys, lease, leased, leases, model, orders, owner,
-    queued, route, selections, stored,
+    queued, route, selections, stored, transactions,
 };
-use crate::store::{Entry, Finished};
+use crate::store::{Entry, Finished, Preparation, Transacting as _};
 
 /// A place for a file, gone at the end of the test.
 struct Place(TempDir);
@@ -109,6 +109,22 @@ rules! {
     sqlite_redrives_many_named_messages => selections::many_named_messages_are_all_redriven;
     sqlite_sweeps_what_has_had_its_time => selections::what_has_ended_is_swept_when_its_time_is_over;
     sqlite_sweeps_a_journal_with_its_message => selections::a_swept_message_takes_its_journal_along;
+    sqlite_prepares_no_message => transactions::what_is_prepared_is_no_message;
+    sqlite_repeats_a_preparation_under_its_key => transactions::a_preparation_is_repeated_under_its_key;
+    sqlite_delivers_whole_what_is_confirmed => transactions::what_is_confirmed_is_delivered_whole;
+    sqlite_leases_what_is_confirmed => transactions::what_is_confirmed_may_be_leased_at_once;
+    sqlite_orders_what_is_confirmed => transactions::what_is_confirmed_joins_its_order_then;
+    sqlite_forgets_what_is_cancelled => transactions::what_is_cancelled_is_forgotten;
+    sqlite_keeps_to_the_first_word => transactions::the_first_word_holds;
+    sqlite_takes_one_of_many_words => transactions::of_many_words_at_once_one_is_the_first;
+    sqlite_lets_one_at_a_time_ask => transactions::one_at_a_time_asks;
+    sqlite_has_checks_made_again => transactions::a_check_that_settles_nothing_is_made_again;
+    sqlite_ignores_an_answer_after_a_word => transactions::an_answer_after_a_word_changes_nothing;
+    sqlite_counts_an_answer_that_settles => transactions::an_answer_that_settles_is_counted;
+    sqlite_keeps_what_is_parked => transactions::what_is_parked_waits_for_a_person_or_its_senders_word;
+    sqlite_lists_half_messages => transactions::a_list_of_them_goes_from_the_newest;
+    sqlite_counts_what_is_prepared_as_open => transactions::what_is_open_counts_as_not_ended;
+    sqlite_sweeps_transactions_after_their_keys => transactions::what_has_ended_is_swept_after_its_key;
 }
 
 proptest! {
@@ -188,6 +204,24 @@ async fn sqlite_takes_over_what_earlier_hosts_held() {
     assert_eq!(taken_over.attempts, [AttemptRecord::interrupted(1, "orders", at(5))]);
     assert_eq!(claim_ids(&store, "orders", 9, at(5), lease("now", at(60))).await, [id(1)]);
     assert_eq!(stored(&store, 2).await.summary.state, State::InFlight);
+}
+
+#[tokio::test]
+async fn sqlite_asks_again_at_once_about_what_an_earlier_host_was_asking_about() {
+    let place = Place::new();
+    let store = place.open();
+    for number in [1, 2] {
+        let message = contract::message(number, "orders");
+        store.prepare(Preparation { message, order: None, first_check: at(60), key: None }).await.unwrap();
+    }
+    let claim = async |now, by| store.claim_checks(route("orders"), 1, now, lease(by, at(1000))).await.unwrap();
+    assert_eq!((claim(at(60), "before").await.checks.len(), claim(at(60), "now").await.checks.len()), (1, 1));
+
+    store.recover(owner("now"), at(70)).await.unwrap();
+
+    let again = claim(at(70), "now").await.checks;
+    assert_eq!(again.iter().map(|check| check.message.id).collect::<Vec<_>>(), [id(1)]);
+    assert!(claim(at(70), "now").await.checks.is_empty(), "its own stand");
 }
 
 #[tokio::test]
