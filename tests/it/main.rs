@@ -18,6 +18,7 @@ mod lanes;
 mod nats;
 mod policy_reload;
 mod config_reload;
+mod rabbitmq;
 mod reload_storm;
 mod hostile;
 mod fuzzing;

@@ -14,6 +14,7 @@ pub mod eventually;
 pub mod disk;
 pub mod postgres;
 pub mod nats;
+pub mod rabbitmq;
 pub mod load;
 
 pub use disk::Disk;
@@ -22,5 +23,6 @@ pub use host::{Answer, Host};
 pub use load::Load;
 pub use nats::Nats;
 pub use postgres::Postgres;
+pub use rabbitmq::RabbitMq;
 pub use setup::Setup;
 pub use vendor::{Gate, Received, Reply, Vendor, black_hole, garbage, half_response, huge, json, nothing, ok, status};

@@ -1,0 +1,104 @@
+//! RabbitMQ, both ways, at a real broker: the source and the destination by themselves, and through the host.
+
+mod publishing;
+mod restarts;
+mod settling;
+mod stage;
+mod subscribing;
+mod unbearable;
+
+use backstop_tests::rabbitmq::desk::{Desk, text};
+use backstop_tests::{Host, Received, Reply, Setup, Vendor, eventually, ok, status};
+use lapin::BasicProperties;
+use lapin::types::AMQPValue;
+
+use stage::{BROKER, fresh};
+
+const GOOD: &str = r#"{"scan_id":"0190b1f4-4c5e-7aaa-8b1c-1f2e3d4c5b6a"}"#;
+const UNKNOWN: &str = r#"{"scan_id":"0190b1f4-4c5e-7aaa-8b1c-000000000404"}"#;
+const BROKEN: &str = r#"{"scan_id":"0190b1f4-4c5e-7aaa-8b1c-000000000500"}"#;
+
+/// The engine: it knows one scan, not the other, and always fails on the third.
+fn engine(request: &Received) -> Reply {
+    match request.text().as_str() {
+        GOOD => ok(),
+        UNKNOWN => status(404),
+        _ => status(500),
+    }
+}
+
+async fn is_empty(desk: &Desk, queue: &str) {
+    eventually("the queue to be empty", async || (desk.ready(queue).await == 0).then_some(())).await;
+}
+
+/// Page requests that fail more often than the queue allows come back as errors of their owner's, however long that
+/// takes: the loop is closed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn scan_platform_what_the_queue_gives_up_is_marked_as_errored_by_its_owner() {
+    let (desk, pages, dead) = (Desk::at(&BROKER.url()).await, fresh("pages"), fresh("dead-pages"));
+    desk.quorum_queue(&dead, &[]).await;
+    let limit = ("x-delivery-limit", AMQPValue::LongInt(2));
+    let exchange = ("x-dead-letter-exchange", text(""));
+    desk.quorum_queue(&pages, &[limit, exchange, ("x-dead-letter-routing-key", text(&dead))]).await;
+
+    let (vendor, owner) = (Vendor::answering([]).await, Vendor::answering([status(503), status(503), ok()]).await);
+    vendor.answers_by(engine);
+    let url = BROKER.url();
+    let sources = format!(
+        "{{ pages: {{ route: pages, settle: on_delivery, rabbitmq: {{ url: '{url}', queue: {pages} }} }},
+            errors: {{ route: errored, rabbitmq: {{ url: '{url}', queue: {dead} }} }} }}"
+    );
+    let host = Setup::routes(&format!(
+        "
+        pages:
+          destination: '{vendor}'
+          policy: scan-platform
+          retry: {{ max_attempts: 9, min_delay: 1ms, max_delay: 20ms, jitter: none }}
+        errored:
+          destination: '{owner}'
+          policy: scan-platform
+          retry: {{ max_attempts: unlimited, min_delay: 1ms, max_delay: 20ms, jitter: none }}
+        "
+    ))
+    .setting("sources", &sources)
+    .start()
+    .await;
+    for body in ["scan, please", UNKNOWN, GOOD, BROKEN] {
+        desk.publish("", &pages, body.as_bytes(), BasicProperties::default().with_delivery_mode(2)).await;
+    }
+
+    let marked = owner.receives(3).await;
+    eventually("the error to be marked", async || (host.messages("delivered").await.len() == 1).then_some(())).await;
+    assert!(marked.iter().all(|request| request.text() == BROKEN), "only the one that failed for good");
+    assert!(marked[0].header("x-death").contains("delivery_limit"), "{}", marked[0].header("x-death"));
+    for queue in [&pages, &dead] {
+        is_empty(&desk, queue).await;
+    }
+    let attempts = |body: &str| vendor.received().iter().filter(|request| request.text() == body).count();
+    assert_eq!((attempts(GOOD), attempts(UNKNOWN), attempts("scan, please")), (1, 1, 0));
+    assert_eq!(attempts(BROKEN), 3, "the first delivery and two more");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rabbitmq_a_route_delivers_to_an_exchange_once_the_broker_confirms() {
+    let (desk, queue) = (Desk::at(&BROKER.url()).await, fresh("orders"));
+    desk.quorum_queue(&queue, &[]).await;
+    let url = BROKER.url();
+    let host = Host::start(&format!(
+        "
+        orders: {{ destination: '{url}?routing_key={queue}' }}
+        nowhere: {{ destination: '{url}?routing_key=no-such-queue' }}
+        "
+    ))
+    .await;
+    let id = host.accept("/r/orders", "hello").await;
+    host.until(&id, "delivered").await;
+    let taken = eventually("the message", async || desk.take(&queue).await).await;
+    assert_eq!(taken.data, b"hello");
+    assert_eq!(taken.properties.message_id().as_ref().map(|id| id.to_string()), Some(id));
+
+    let nowhere = host.accept("/r/nowhere", "hello").await;
+    let lost = host.until(&nowhere, "dead").await;
+    assert_eq!(lost["journal"][0]["outcome"]["status"], 404, "{lost}");
+    assert!(!host.log().contains(backstop_tests::rabbitmq::PASSWORD));
+}
