@@ -74,11 +74,15 @@ pub struct Terms {
     pub wants_answer: bool,
     /// Whether it is a retry that the retry budget made wait.
     pub withheld: bool,
+    /// Whether the policy is asked for admission even if the message was attempted before: a broker that keeps it does
+    /// not say whether it was.
+    pub admits_again: bool,
 }
 
 impl Terms {
     /// Nobody waits.
-    pub const QUEUED: Self = Self { deadline: None, ends_at_deadline: false, wants_answer: false, withheld: false };
+    pub const QUEUED: Self =
+        Self { deadline: None, ends_at_deadline: false, wants_answer: false, withheld: false, admits_again: false };
 }
 
 /// An attempt that was made, and what follows from it. Nothing of it is stored yet.
@@ -143,7 +147,7 @@ impl Attempts {
             return late;
         }
         let turn = judge.turn().await;
-        let admitted = self.admit(message, &judge);
+        let admitted = self.admit(message, &judge, terms);
         drop(turn);
         let made = match admitted {
             Ok(admitted) => self.attempt(message, route, &judge, terms, admitted).await,
@@ -190,8 +194,8 @@ impl Attempts {
     }
 
     /// Asks, before the first attempt, whether the message should be sent at all; answers what asking came to.
-    fn admit(&self, message: &Message, judge: &Judge) -> Result<Provenance, Box<Made>> {
-        if message.progress.attempts > 0 {
+    fn admit(&self, message: &Message, judge: &Judge, terms: Terms) -> Result<Provenance, Box<Made>> {
+        if message.progress.attempts > 0 && !terms.admits_again {
             return Ok(Provenance::default());
         }
         let asked = judge.admit(message);

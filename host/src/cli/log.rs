@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::MakeWriter;
 
 use crate::amqp::LOUD;
-use tracing_subscriber::fmt::MakeWriter;
 
 /// Lines that may wait to be written.
 const WAITING: usize = 16 * 1024;
@@ -44,9 +44,13 @@ struct Channel {
 /// When `filter` is not one.
 pub(super) fn start(json: bool, filter: &str, quiet: bool) -> anyhow::Result<Log> {
     let filter = if quiet && filter == "info" { "off" } else { filter };
+    let filter_text = filter;
     let mut filter =
         EnvFilter::builder().parse(filter).with_context(|| format!("--log-level {filter:?} is not a filter"))?;
-    // Whatever is asked for: these would write bodies and passwords.
+    // These would write bodies and passwords, and a directive for a part of them would be heeded before ours.
+    if ["lapin", "amq_protocol"].iter().any(|loud| filter_text.contains(loud)) {
+        anyhow::bail!("--log-level {filter_text:?}: lapin and amq_protocol write passwords, and are never logged");
+    }
     for loud in LOUD {
         filter = filter.add_directive(loud.parse()?);
     }

@@ -438,7 +438,7 @@ impl Unit for Url {
     }
 
     fn schema() -> Schema {
-        json_schema!({ "type": "string", "description": "A URL of http or https, without user name, password and fragment; or nats://HOST:4222/SUBJECT." })
+        json_schema!({ "type": "string", "description": "A URL of http or https, without user name, password and fragment; or nats://HOST:4222/SUBJECT, or amqp://HOST/VHOST?routing_key=QUEUE." })
     }
 }
 

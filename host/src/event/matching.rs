@@ -16,7 +16,7 @@
 //! CEL, `&&` and `||` need no more than decides them: `id == "1" || partitionkey == "a"` is true of the event 1.
 //!
 //! What an expression may cost is settled before it is ever used: no macros that go over a list (attributes are no
-//! lists), no functions beside those of [`rules`], patterns compiled once and matched in linear time, and bounds on
+//! lists), no functions beside those of `rules.rs`, patterns compiled once and matched in linear time, and bounds on
 //! the length ([`MAX_LENGTH`]) and nesting ([`MAX_NESTING`]). The costliest found within them adds the longest attribute
 //! to itself until megabytes are copied: 5 ms. An ordinary one takes microseconds.
 //!

@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use axum::extract::State as Shared;
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use futures_util::stream::{self, StreamExt as _};
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
@@ -30,8 +31,10 @@ use crate::store::{Acceptance, Accepted, Entry, KeyClaim, KeyState};
 
 /// The longest body of a publish, in bytes: 16 MiB. A route's own `body_limit` bounds the data of each event.
 const LONGEST: usize = 16 << 20;
-/// Questions to expressions that are asked on the thread that serves the caller; more go to a thread of their own.
-const AT_ONCE: usize = 64;
+/// Routes that take events, and bytes of a publish, up to which it is read on the thread that serves the caller: some
+/// hundred microseconds' work. More goes to a thread of its own.
+const ASKED_AT_ONCE: usize = 16;
+const READ_AT_ONCE: usize = 16 << 10;
 /// Messages of one publish that are written to the store at once.
 const STORED_AT_ONCE: usize = 64;
 
@@ -72,29 +75,33 @@ impl Ingress {
             return Err(why);
         }
         let body = request::body(body, LONGEST, &*self.clock).await?;
-        let events = event::read(&parts.headers, &body).map_err(bad_event)?;
-        let planned = self.plan(events).await?;
+        let planned = self.plan(parts.headers, body).await?;
         let ingress = Arc::clone(self);
         let work = Onward::new(&self.chains, async move {
             let answer = ingress.take_events(planned).await;
             drop(place);
             answer
         });
-        work.await.unwrap_or_else(|_| Err(Problem::new(Kind::Internal, "the host failed; its log says more")))
+        work.await.unwrap_or_else(|_| {
+            tracing::error!("the host failed in taking events in");
+            Err(Problem::new(Kind::Internal, "the host failed; its log says more"))
+        })
     }
 
     /// Which routes take each event, and what becomes of it there.
-    async fn plan(&self, events: Vec<Event>) -> Result<Vec<Planned>, Problem> {
+    async fn plan(&self, headers: HeaderMap, body: Bytes) -> Result<Vec<Planned>, Problem> {
         let table = self.routes.table();
         let asking = table.values().filter(|route| route.events.is_some()).count();
-        if asking.saturating_mul(events.len()) <= AT_ONCE {
-            return plan(events, &table);
+        let length = body.len();
+        let work = move || plan(event::read(&headers, &body).map_err(bad_event)?, &table);
+        if asking <= ASKED_AT_ONCE && length <= READ_AT_ONCE {
+            return work();
         }
-        let planned = tokio::task::spawn_blocking(move || plan(events, &table)).await;
+        let planned = tokio::task::spawn_blocking(work).await;
         planned.unwrap_or_else(|_| Err(Problem::new(Kind::Internal, "the host failed; its log says more")))
     }
 
-    /// Stores what was planned. One that cannot be stored stops what comes after it.
+    /// Stores what was planned. What cannot be stored does not stop the rest; the answer then says how much was.
     async fn take_events(&self, planned: Vec<Planned>) -> Result<Response, Problem> {
         let now = self.clock.now();
         let mut answers: Vec<Value> = Vec::with_capacity(planned.len());
@@ -121,17 +128,32 @@ impl Ingress {
             self.take_event(index, message, repeat, route, fate).await
         });
         let mut taking = stream::iter(taking).buffered(STORED_AT_ONCE);
+        let (mut stored, mut failed) = (0_usize, None);
         while let Some(taken) = taking.next().await {
-            let Taking { index, message, route, state, repeated } = taken?;
+            let Taking { index, message, route, state, repeated } = match taken {
+                Ok(taken) => taken,
+                Err(problem) => {
+                    // The others are brought to their end all the same: they are with the store already.
+                    failed.get_or_insert(problem);
+                    continue;
+                }
+            };
+            stored += 1;
             let mut shown = json!({
-                "id": message, "route": route.name.as_str(), "state": state, "url": format!("/v1/messages/{message}"),
+                "id": message, "route": route.name.as_str(), "url": format!("/v1/messages/{message}"),
             });
             if repeated {
                 shown["repeated"] = json!(true);
+            } else {
+                shown["state"] = json!(state);
             }
             if let Some(messages) = answers.get_mut(index).and_then(|answer| answer["messages"].as_array_mut()) {
                 messages.push(shown);
             }
+        }
+        if let Some(problem) = failed {
+            // Whoever publishes again repeats what was stored: `dedupe` is for that.
+            return Err(problem.with("stored", stored.to_string()));
         }
         let body = json!({ "events": answers }).to_string();
         let json = HeaderValue::from_static("application/json");

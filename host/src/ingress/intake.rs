@@ -2,8 +2,9 @@
 //!
 //! With `settle: on_store` a message is taken responsibility for like any other, and the broker may forget it. With
 //! `settle: on_delivery` one attempt is made for each delivery, and nothing is stored unless the message ends otherwise
-//! than delivered: the broker counts, keeps and repeats. Nothing that cannot be taken now is refused; the source comes
-//! again with it.
+//! than delivered: the broker counts, keeps and repeats. Each delivery is then a message of ours with an id of its own;
+//! what its repeats have in common is the `Idempotency-Key`, where the broker's message has an id. Nothing that cannot be
+//! taken now is refused, or counted: the source comes again with it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,13 +18,19 @@ use super::{CLOSING, Ingress};
 use crate::attempt::{Made, Terms};
 use crate::clock::Timestamp;
 use crate::config::{Mode, Route};
-use crate::message::{Message, MessageId, Origin, Progress, Request, RouteName, State, Transition};
+use crate::message::{AttemptRecord, Message, MessageId, Origin, Progress, Request, RouteName, State, Transition};
 use crate::queue::Offered;
 use crate::routes::Standing;
-use crate::store::{Acceptance, Accepted, Entry, KeyClaim, KeyState};
+use crate::store::{Acceptance, Accepted, Entry, Hold, KeyClaim, KeyState};
 
 /// How long a source waits before it comes again with what could not be taken.
 const COME_AGAIN: Duration = Duration::from_secs(1);
+/// How long a delivery waits for a permit before the source is told to come again: until then it is deaf.
+const PERMIT_WITHIN: Duration = Duration::from_secs(1);
+/// The pauses between tries to write down what must be, at first and at most.
+const WRITE_AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+/// Nobody waits, and whether the policy was asked for admission before, nobody knows.
+const TERMS: Terms = Terms { admits_again: true, ..Terms::QUEUED };
 /// The longest idempotency key, in bytes; a broker's own that is longer is known by its digest.
 const MAX_KEY: usize = 255;
 
@@ -39,46 +46,51 @@ pub(super) struct RouteIntake {
 impl Intake for RouteIntake {
     async fn store(&self, brought: Brought) -> Stored {
         let Some(route) = self.route() else { return Stored::NotNow(COME_AGAIN) };
-        let message = self.message(brought);
+        // Only what the broker says it delivered before is a repeat: senders give two messages one id, too.
+        let may_be_repeat = brought.delivered_before > 0;
+        let message = self.message(brought, Progress::default());
         let key = self.claim(&message, &route);
-        if message.request.body.len() > route.body_limit {
-            let reason = format!("its body is longer than the route's body_limit of {} bytes", route.body_limit);
-            return match self.ingress.put_aside(message, reason, key).await {
-                Ok(_) => Stored::Yes,
-                Err(_) => Stored::NotNow(COME_AGAIN),
-            };
-        }
-        match self.ingress.queue.offer(message.clone(), key).await {
-            Ok(Offered::Accepted) => Stored::Yes,
-            Ok(Offered::Key(KeyState::Stored(_) | KeyState::Answered(_))) => Stored::Yes,
-            Ok(Offered::Key(KeyState::OtherPayload)) => self.store_under_no_key(message).await,
-            Ok(Offered::Key(KeyState::InFlight | KeyState::Fresh) | Offered::Saturated | Offered::Closed) => {
-                Stored::NotNow(COME_AGAIN)
-            }
-            Err(error) => {
-                tracing::warn!(
-                    source = self.source,
-                    error = &error as &dyn std::error::Error,
-                    "cannot store a message"
-                );
-                Stored::NotNow(COME_AGAIN)
-            }
+        let stored = match self.take(&message, key, &route).await {
+            Some(Accepted::Key(KeyState::Stored(_) | KeyState::Answered(_))) if may_be_repeat => return Stored::Yes,
+            Some(Accepted::Key(KeyState::InFlight | KeyState::Fresh)) => None,
+            Some(Accepted::Key(_)) => self.take(&message, None, &route).await,
+            taken => taken,
+        };
+        match stored {
+            Some(Accepted::Stored | Accepted::Behind) => Stored::Yes,
+            Some(Accepted::Key(_)) | None => Stored::NotNow(COME_AGAIN),
         }
     }
 
     async fn deliver(&self, brought: Brought) -> Settlement {
-        let Some(route) = self.route() else { return Settlement::Requeue(COME_AGAIN) };
-        let Some(lane) = self.ingress.queue.lane(&route.name) else { return Settlement::Requeue(COME_AGAIN) };
+        let Some(route) = self.route() else { return Settlement::NotBegun(COME_AGAIN) };
+        let Some(lane) = self.ingress.queue.lane(&route.name) else { return Settlement::NotBegun(COME_AGAIN) };
+        let (last, attempts) = (brought.last_delivery, brought.delivered_before);
+        let mut message = self.message(brought, Progress { attempts, journal: attempts, ..Progress::default() });
+        if message.request.body.len() > route.body_limit {
+            return self.end(message, State::Dead, too_long(&route), Vec::new(), None).await;
+        }
+        let now = self.ingress.clock.now();
+        let right = match (attempts > 0).then(|| lane.retry(now)) {
+            Some(Err(until)) => return Settlement::NotBegun(until.since(now)),
+            Some(Ok(right)) => Some(right),
+            None => None,
+        };
+        let mut permit = tokio::select! {
+            permit = lane.permit(&*self.ingress.clock) => match permit {
+                Some(permit) => permit,
+                None => return Settlement::NotBegun(COME_AGAIN),
+            },
+            () = self.ingress.clock.sleep(PERMIT_WITHIN) => return Settlement::NotBegun(COME_AGAIN),
+            () = self.ingress.stop.cancelled() => return Settlement::NotBegun(COME_AGAIN),
+        };
         let now = self.ingress.clock.now();
         if let Some(until) = self.ingress.holds.held_until(&lane.destination, now) {
-            // Kept rather than given back: a delivery that only waits is not to be counted by the broker.
-            self.ingress.clock.sleep_until(until).await;
+            return Settlement::NotBegun(until.since(now));
         }
-        let Some(mut permit) = lane.permit(&*self.ingress.clock).await else { return Settlement::Requeue(COME_AGAIN) };
-        let last = brought.last_delivery;
-        let mut message = self.message(brought);
-        permit.begin(message.progress.attempts > 0, self.ingress.clock.now());
-        let made = self.ingress.attempts.make(&message, &route, Terms::QUEUED).await;
+        permit.begin(attempts > 0, now);
+        drop(right);
+        let made = self.ingress.attempts.make(&message, &route, TERMS).await;
         if let Some(failed) = made.destination_failed() {
             permit.came_to(failed, self.ingress.clock.now());
         }
@@ -91,18 +103,14 @@ impl Intake for RouteIntake {
 impl RouteIntake {
     fn route(&self) -> Option<Arc<Route>> {
         match self.ingress.routes.standing(self.route.as_str()) {
-            Standing::Served(route) if !self.ingress.stop.is_cancelled() => Some(route),
-            Standing::Served(_) | Standing::Disabled | Standing::Unknown => None,
+            Standing::Served(route) => Some(route),
+            Standing::Disabled | Standing::Unknown => None,
         }
     }
 
-    fn message(&self, brought: Brought) -> Message {
+    fn message(&self, brought: Brought, progress: Progress) -> Message {
         let now = self.ingress.clock.now();
-        let key = brought.key.filter(|key| !key.is_empty()).map(|key| match key.len() > MAX_KEY {
-            true => Sha256::digest(key.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect(),
-            false => key,
-        });
-        let attempts = brought.delivered_before;
+        let key = brought.key.filter(|key| !key.is_empty());
         Message {
             id: MessageId::new(now),
             route: self.route.clone(),
@@ -112,18 +120,19 @@ impl RouteIntake {
                 headers: brought.headers,
                 body: brought.body,
             }),
-            idempotency_key: key,
+            idempotency_key: key.map(|key| if key.len() > MAX_KEY { digest(&key) } else { key }),
             accepted_at: now,
-            progress: Progress { attempts, journal: attempts, ..Progress::default() },
+            progress,
             origin: Origin::default(),
         }
     }
 
+    /// The key under which a repeat is known again: of this source alone, and like no request's, which are ASCII.
     fn claim(&self, message: &Message, route: &Route) -> Option<KeyClaim> {
-        let key = message.idempotency_key.clone()?;
+        let key = message.idempotency_key.as_deref()?;
         Some(KeyClaim {
             route: route.name.clone(),
-            key,
+            key: format!("{}\u{b7}{}", self.source, digest(key)),
             fingerprint: super::request::fingerprint(&message.request),
             message: message.id,
             owner: self.ingress.owner.clone(),
@@ -132,25 +141,30 @@ impl RouteIntake {
         })
     }
 
-    /// Another message came under the same key: what its sender took for a key is none, and both are kept.
-    async fn store_under_no_key(&self, message: Message) -> Stored {
-        tracing::warn!(
-            source = self.source,
-            route = %self.route,
-            message_id = %message.id,
-            "two messages came under one id: both are kept"
-        );
-        let message = Message { idempotency_key: None, ..message };
-        match self.ingress.queue.offer(message, None).await {
-            Ok(Offered::Accepted) => Stored::Yes,
-            _ => Stored::NotNow(COME_AGAIN),
+    /// Stores a message, as a dead letter if its body is too long. None: not now.
+    async fn take(&self, message: &Message, key: Option<KeyClaim>, route: &Route) -> Option<Accepted> {
+        if message.request.body.len() > route.body_limit {
+            return self.ingress.put_aside(message.clone(), too_long(route), key).await.ok();
+        }
+        match self.ingress.queue.offer(message.clone(), key).await {
+            Ok(Offered::Accepted) => Some(Accepted::Stored),
+            Ok(Offered::Key(known)) => Some(Accepted::Key(known)),
+            Ok(Offered::Saturated | Offered::Closed) => None,
+            Err(error) => {
+                tracing::warn!(
+                    source = self.source,
+                    error = &error as &dyn std::error::Error,
+                    "cannot store a message"
+                );
+                None
+            }
         }
     }
 
     /// What the broker is told; what is to be kept of the message is on disk by then.
     async fn settle(&self, message: Message, made: Made, last: bool) -> Settlement {
         let now = self.ingress.clock.now();
-        let state = match &made.transition {
+        let (state, reason) = match &made.transition {
             Transition::Delivered => {
                 self.ingress.watch.ended(&message, State::Delivered);
                 return Settlement::Ack;
@@ -160,46 +174,63 @@ impl RouteIntake {
                 return Settlement::Ack;
             }
             Transition::Retry { due, .. } if !last => return Settlement::Requeue(due.since(now)),
-            Transition::Rerouted(next) => return self.hand_over(message, made.clone(), next.clone(), now).await,
-            Transition::Answered(_) => State::Answered,
-            Transition::Retry { .. } | Transition::DeadLetter | Transition::Exhausted(_) => State::Dead,
+            Transition::Rerouted(next) => return self.hand_over(message, &made, next, now).await,
+            Transition::Retry { .. } => (State::Dead, format!("the broker's last delivery: {}", made.record.reason)),
+            Transition::Answered(_) => (State::Answered, made.record.reason.clone()),
+            Transition::DeadLetter | Transition::Exhausted(_) => (State::Dead, made.record.reason.clone()),
         };
-        let reason = match &made.transition {
-            Transition::Retry { .. } => format!("the broker's last delivery: {}", made.record.reason),
-            _ => made.record.reason.clone(),
-        };
-        let acceptance = Acceptance {
-            message: Message { idempotency_key: None, ..message.clone() },
-            entry: Entry::Ended { state, reason, at: now },
-            attempts: vec![made.record],
-            key: None,
-            hold: made.hold,
-            order: None,
-        };
-        match self.ingress.store.accept(acceptance).await {
-            Ok(Accepted::Stored | Accepted::Behind | Accepted::Key(_)) => {
-                self.ingress.watch.ended(&message, state);
-                if state == State::Dead { Settlement::DeadLetter } else { Settlement::Ack }
-            }
-            Err(error) => {
-                tracing::error!(
-                    source = self.source,
-                    error = &error as &dyn std::error::Error,
-                    "cannot store a dead letter"
-                );
-                Settlement::Requeue(COME_AGAIN)
-            }
-        }
+        self.end(message, state, reason, vec![made.record], made.hold).await
     }
 
-    /// A fallback leads it to another route: from here on it is ours.
-    async fn hand_over(&self, message: Message, made: Made, next: RouteName, now: Timestamp) -> Settlement {
-        let message = Message { route: next, idempotency_key: None, ..message };
-        match self.ingress.queue.take_over(message, now, vec![made.record], made.hold, None).await {
-            Ok(Offered::Accepted) => Settlement::Ack,
-            _ => Settlement::Requeue(COME_AGAIN),
+    /// Writes a message down that has ended, however often that takes: it is not attempted again for it.
+    async fn end(
+        &self,
+        message: Message,
+        state: State,
+        reason: String,
+        attempts: Vec<AttemptRecord>,
+        hold: Option<Hold>,
+    ) -> Settlement {
+        let entry = Entry::Ended { state, reason, at: self.ingress.clock.now() };
+        let message = Message { idempotency_key: None, ..message };
+        let acceptance = Acceptance { message: message.clone(), entry, attempts, key: None, hold, order: None };
+        let mut wait = WRITE_AGAIN.0;
+        while let Err(error) = self.ingress.store.accept(acceptance.clone()).await {
+            tracing::error!(
+                source = self.source,
+                error = &error as &dyn std::error::Error,
+                "cannot write down how a message ended; trying again"
+            );
+            self.ingress.clock.sleep(wait).await;
+            wait = (wait * 2).min(WRITE_AGAIN.1);
+        }
+        self.ingress.watch.ended(&message, state);
+        if state == State::Dead { Settlement::DeadLetter } else { Settlement::Ack }
+    }
+
+    /// A fallback leads it to another route: from here on it is ours, however often that takes.
+    async fn hand_over(&self, message: Message, made: &Made, next: &RouteName, now: Timestamp) -> Settlement {
+        let message = Message { route: next.clone(), idempotency_key: None, ..message };
+        let mut wait = WRITE_AGAIN.0;
+        loop {
+            let (attempts, hold) = (vec![made.record.clone()], made.hold.clone());
+            match self.ingress.queue.take_over(message.clone(), now, attempts, hold, None).await {
+                Ok(Offered::Accepted) => return Settlement::Ack,
+                // The route is gone meanwhile: its own one is tried again.
+                Ok(Offered::Closed) => return Settlement::Requeue(COME_AGAIN),
+                Ok(Offered::Saturated | Offered::Key(_)) | Err(_) => self.ingress.clock.sleep(wait).await,
+            }
+            wait = (wait * 2).min(WRITE_AGAIN.1);
         }
     }
+}
+
+fn too_long(route: &Route) -> String {
+    format!("its body is longer than the route's body_limit of {} bytes", route.body_limit)
+}
+
+fn digest(text: &str) -> String {
+    Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Whether a route can take what a source brings: nobody waits for it.

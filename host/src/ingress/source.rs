@@ -14,10 +14,11 @@ pub struct Brought {
     pub headers: HeaderMap,
     /// Its body, as it is.
     pub body: Bytes,
-    /// What tells it from other messages of its broker: the idempotency key it is stored under, so that a delivery whose
-    /// acknowledgement was lost stores nothing twice. None where the broker has nothing to tell it by.
+    /// What its sender, or its place in a stream, tells it by. A delivery that is a repeat is recognised by it, and so
+    /// stored once though its acknowledgement was lost. None where the broker has nothing to tell it by.
     pub key: Option<String>,
-    /// How often the broker has delivered it before this time, as far as the broker says.
+    /// How often the broker has delivered it before this time, as far as the broker says. A message of which it says
+    /// zero is never taken for a repeat.
     pub delivered_before: u32,
     /// Whether the broker will not deliver it again if it is given back now.
     pub last_delivery: bool,
@@ -71,6 +72,9 @@ pub enum Settlement {
     Ack,
     /// It failed and may succeed later: the broker delivers it again, after so long where it can wait.
     Requeue(Duration),
+    /// No attempt was made, nor may be just now: the source asks again after so long, and the broker, which would count
+    /// it, learns nothing of that.
+    NotBegun(Duration),
     /// It failed for good, and our own dead letter is on disk: a broker that dead-letters does so, too.
     DeadLetter,
 }

@@ -1,8 +1,10 @@
 //! Running the sources: each on a task of its own, for as long as the host runs or the source may go on trying.
 
 use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use futures_util::FutureExt as _;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -69,13 +71,20 @@ pub fn start(
         let (taps, tap, clock, stop) = (Arc::clone(&taps), feed.tap.clone(), Arc::clone(&ingress.clock), stop.clone());
         let dialer = dialer.clone();
         tasks.spawn(async move {
-            let ended: Result<(), Box<dyn std::error::Error + Send + Sync>> = match tap {
-                Tap::Nats(settings) => nats::Source::new(settings, intake, clock).run(stop).await.map_err(Into::into),
-                Tap::RabbitMq(config) => {
-                    let source = rabbitmq::Source { config: Arc::new(config), dialer, intake, clock };
-                    source.run(stop).await.map_err(Into::into)
-                }
+            let run = async {
+                let ended: Result<(), Box<dyn std::error::Error + Send + Sync>> = match tap {
+                    Tap::Nats(settings) => {
+                        nats::Source::new(settings, intake, clock).run(stop).await.map_err(Into::into)
+                    }
+                    Tap::RabbitMq(config) => {
+                        let source = rabbitmq::Source { config: Arc::new(config), dialer, intake, clock };
+                        source.run(stop).await.map_err(Into::into)
+                    }
+                };
+                ended
             };
+            // One that panics is not to look as if it went on.
+            let ended = AssertUnwindSafe(run).catch_unwind().await.unwrap_or_else(|_| Err("it panicked".into()));
             if let Err(error) = ended {
                 let error: &(dyn std::error::Error + 'static) = &*error;
                 tracing::error!(source = standing.source, error, "a source gave up");

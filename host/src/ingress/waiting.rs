@@ -181,6 +181,7 @@ impl Waiting {
             ends_at_deadline: self.attempts_at_most.is_none(),
             wants_answer: true,
             withheld: std::mem::take(&mut self.withheld),
+            admits_again: false,
         };
         if terms.withheld
             && let Some(lane) = self.ingress.queue.lane(&self.route.name)

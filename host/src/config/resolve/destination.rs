@@ -59,8 +59,18 @@ impl Resolver<'_> {
             self.complain(&headers_place, format!("`auth` sets {taken} already: remove it from here"));
         }
         let allow = raw.allow.given().unwrap_or_default();
+        let has_networks = !allow.is_empty();
         let allow = allow.into_iter().filter_map(Field::given).map(|Written(net)| net).collect();
         let Written(url) = self.required(&place.key("url"), raw.url, "`url: https://…`")?;
+        if !matches!(url.scheme(), "http" | "https") {
+            for (key, is_present) in [("auth", auth.is_some()), ("allow", has_networks)] {
+                if is_present {
+                    let message = "only for http and https: a broker's credentials stand in its URL, and its name may \
+                                   resolve to any address; remove it";
+                    self.complain(&place.key(key), message);
+                }
+            }
+        }
         Some(Destination { url, timeout, response_limit, auth, headers, allow })
     }
 

@@ -29,7 +29,8 @@ const ACK_WAIT: Duration = Duration::from_secs(30);
 /// What every source says.
 struct Common {
     name: String,
-    route: RouteName,
+    /// None where it is wrong, which was reported.
+    route: Option<RouteName>,
     prefetch: u16,
     settle: Settle,
     connect: Connect,
@@ -59,10 +60,21 @@ impl Resolver<'_> {
         if let Err(error) = RouteName::new(name) {
             self.complain(place, error.to_string());
         }
+        let settle = match raw.settle.given() {
+            Some(RawSettle::OnStore) | None => Settle::OnStore,
+            Some(RawSettle::OnDelivery) => Settle::OnDelivery,
+        };
         let route_place = place.key("route");
         let route = self.required(&route_place, raw.route, "`route: NAME`");
         let route = route.and_then(|route| match RouteName::new(&route).ok().and_then(|route| routes.get(&route)) {
-            Some(route) if takes(route) => Some(route.name.clone()),
+            Some(route) if takes(route) => {
+                if settle == Settle::OnDelivery && route.order.is_some() {
+                    let message = "keeps messages in order, which a broker that delivers them again does not: write \
+                                   `settle: on_store`";
+                    self.complain_of(&route_place, message);
+                }
+                Some(route.name.clone())
+            }
             Some(_) => {
                 self.complain_of(&route_place, "is not in mode async, and nobody waits for what a broker brings");
                 None
@@ -74,10 +86,6 @@ impl Resolver<'_> {
         });
         let connect = self.connect(&place.key("connect"), raw.connect.given().unwrap_or_default());
         let prefetch = self.count(&place.key("prefetch"), raw.prefetch, 1..=1000, DEFAULT_PREFETCH);
-        let settle = match raw.settle.given() {
-            Some(RawSettle::OnStore) | None => Settle::OnStore,
-            Some(RawSettle::OnDelivery) => Settle::OnDelivery,
-        };
         let is_one = raw.nats.is_present() != raw.rabbitmq.is_present();
         if !is_one {
             self.complain(
@@ -86,14 +94,13 @@ impl Resolver<'_> {
             );
         }
         let (nats, rabbitmq) = (raw.nats.given(), raw.rabbitmq.given());
-        let common = Common { name: name.to_owned(), route: route?, prefetch, settle, connect };
-        let route = common.route.clone();
+        let common = Common { name: name.to_owned(), route: route.clone(), prefetch, settle, connect };
         let tap = match (nats, rabbitmq) {
-            (Some(nats), None) => Tap::Nats(self.nats(&place.key("nats"), nats, common)?),
-            (None, Some(rabbitmq)) => Tap::RabbitMq(self.rabbitmq(&place.key("rabbitmq"), rabbitmq, common)?),
-            _ => return None,
+            (Some(nats), None) => self.nats(&place.key("nats"), nats, common).map(Tap::Nats),
+            (None, Some(rabbitmq)) => self.rabbitmq(&place.key("rabbitmq"), rabbitmq, common).map(Tap::RabbitMq),
+            _ => None,
         };
-        Some(Feed { name: name.to_owned(), route, tap })
+        Some(Feed { name: name.to_owned(), route: route?, tap: tap? })
     }
 
     fn rabbitmq(&self, place: &Place<'_>, raw: RawRabbitMq, common: Common) -> Option<RabbitMq> {
@@ -108,12 +115,20 @@ impl Resolver<'_> {
         if queue.as_ref().is_some_and(|queue| queue.is_empty() || queue.len() > 255) {
             self.complain(&queue_place, "a queue's name has 1 to 255 bytes");
         }
+        self.only_on_delivery(&place.key("delivery_limit"), raw.delivery_limit.is_present(), common.settle);
         let delivery_limit = raw
             .delivery_limit
             .is_present()
             .then(|| self.count(&place.key("delivery_limit"), raw.delivery_limit, 1..=u64::from(u32::MAX), 1));
         let Common { name, prefetch, settle, connect, .. } = common;
         Some(RabbitMq { name, broker: broker?, queue: queue?, prefetch, settle, connect, delivery_limit })
+    }
+
+    fn only_on_delivery(&self, place: &Place<'_>, is_present: bool, settle: Settle) {
+        if is_present && settle == Settle::OnStore {
+            let message = "only for `settle: on_delivery`: what is stored is delivered once; remove it";
+            self.complain(place, message);
+        }
     }
 
     fn connect(&self, place: &Place<'_>, raw: RawConnect) -> Connect {
@@ -151,7 +166,7 @@ impl Resolver<'_> {
             stream: stream?,
             consumer: consumer?,
             filter: raw.filter.given(),
-            route: route.as_str().to_owned(),
+            route: route.map(|route| route.as_str().to_owned()).unwrap_or_default(),
             prefetch,
             settle,
             ack_wait,

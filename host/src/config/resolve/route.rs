@@ -131,7 +131,7 @@ impl Resolver<'_> {
             }
             Field::Given(Written(Times::Of(count))) => {
                 let count = Field::Given(Count(count));
-                let range = 1..=u64::from(u32::MAX) - 1;
+                let range = 1..=u64::from(u32::MAX);
                 (self.count(&attempts_place, count, range, defaults::MAX_ATTEMPTS), defaults::MAX_ELAPSED)
             }
             Field::Given(Written(Times::Unlimited)) => (u32::MAX, LONGEST_ELAPSED),

@@ -92,7 +92,9 @@ impl Carrier {
             Settle::OnStore => self.store(&delivery, &release).await,
             Settle::OnDelivery => self.deliver(&delivery, &release).await,
         };
-        self.settle(&delivery.reply, settlement).await;
+        if let Some(settlement) = settlement {
+            self.settle(&delivery.reply, settlement).await;
+        }
     }
 
     /// Gives back a delivery that has not been begun.
@@ -104,16 +106,13 @@ impl Carrier {
 
     /// Has a message stored, and waits for as long as that takes. While it waits it holds one of the `prefetch` places:
     /// what cannot be stored is not taken from the stream either.
-    async fn store(&self, delivery: &Delivery, release: &CancellationToken) -> AckKind {
+    async fn store(&self, delivery: &Delivery, release: &CancellationToken) -> Option<AckKind> {
         loop {
             match self.while_saying_so(delivery, self.intake.store(delivery.brought.clone())).await {
-                Stored::Yes => return AckKind::Ack,
+                Stored::Yes => return Some(AckKind::Ack),
                 Stored::NotNow(again) => {
-                    let pause = self.while_saying_so(delivery, self.clock.sleep(again.max(SHORTEST_WAIT)));
-                    tokio::select! {
-                        biased;
-                        () = release.cancelled() => return AckKind::Nak(None),
-                        () = pause => {}
+                    if let Some(given_back) = self.pause(delivery, again, release).await {
+                        return given_back;
                     }
                 }
             }
@@ -121,24 +120,43 @@ impl Carrier {
     }
 
     /// Has one attempt made; more than one only where the server would not deliver again.
-    async fn deliver(&self, delivery: &Delivery, release: &CancellationToken) -> AckKind {
+    async fn deliver(&self, delivery: &Delivery, release: &CancellationToken) -> Option<AckKind> {
         loop {
             let after = match self.while_saying_so(delivery, self.intake.deliver(delivery.brought.clone())).await {
-                Settlement::Ack => return AckKind::Ack,
-                Settlement::DeadLetter => return AckKind::Term,
-                Settlement::Requeue(after) => after.max(SHORTEST_WAIT),
+                Settlement::Ack => return Some(AckKind::Ack),
+                Settlement::DeadLetter => return Some(AckKind::Term),
+                Settlement::Requeue(after) if !delivery.final_for_server => {
+                    return Some(AckKind::Nak(Some(after.max(SHORTEST_WAIT))));
+                }
+                // Given back now it would stay in the stream with nobody told; or it would be counted for nothing.
+                Settlement::Requeue(after) | Settlement::NotBegun(after) => after,
             };
-            if !delivery.final_for_server {
-                return AckKind::Nak(Some(after));
-            }
-            // Given back now it would stay in the stream with nobody told.
-            let pause = self.while_saying_so(delivery, self.clock.sleep(after));
-            tokio::select! {
-                biased;
-                () = release.cancelled() => return AckKind::Nak(None),
-                () = pause => {}
+            if let Some(given_back) = self.pause(delivery, after, release).await {
+                return given_back;
             }
         }
+    }
+
+    /// Waits for so long, or until the source stops: then what the server is told, if anything.
+    async fn pause(
+        &self,
+        delivery: &Delivery,
+        length: Duration,
+        release: &CancellationToken,
+    ) -> Option<Option<AckKind>> {
+        let pause = self.while_saying_so(delivery, self.clock.sleep(length.max(SHORTEST_WAIT)));
+        tokio::select! {
+            biased;
+            () = release.cancelled() => {}
+            () = pause => return None,
+        }
+        if delivery.final_for_server {
+            // Whatever it is told, the server delivers it no more; the stream has it still.
+            let (source, key) = (&self.settings.name, delivery.brought.key.as_deref());
+            tracing::error!(source, key, "the source stops in the last delivery of a message: it stays in its stream");
+            return Some(None);
+        }
+        Some(Some(AckKind::Nak(None)))
     }
 
     /// Does `work`, and tells the server meanwhile that the message is still worked on.

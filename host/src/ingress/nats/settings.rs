@@ -44,17 +44,17 @@ pub struct Draft {
 /// What a source is set to do. Its `Debug` shows no credentials, as [`Address`] does not.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Settings {
-    pub(super) name: String,
-    pub(super) address: Address,
-    pub(super) stream: String,
-    pub(super) consumer: String,
-    pub(super) filter: Option<String>,
-    pub(super) route: String,
-    pub(super) prefetch: u16,
-    pub(super) settle: Settle,
-    pub(super) ack_wait: Duration,
-    pub(super) max_deliver: Option<u32>,
-    pub(super) connect: Connect,
+    pub(crate) name: String,
+    pub(crate) address: Address,
+    pub(crate) stream: String,
+    pub(crate) consumer: String,
+    pub(crate) filter: Option<String>,
+    pub(crate) route: String,
+    pub(crate) prefetch: u16,
+    pub(crate) settle: Settle,
+    pub(crate) ack_wait: Duration,
+    pub(crate) max_deliver: Option<u32>,
+    pub(crate) connect: Connect,
 }
 
 impl Settings {

@@ -60,13 +60,18 @@ pub struct Arrived<'a> {
     pub properties: &'a BasicProperties,
 }
 
+/// The most earlier deliveries that are believed in: on a queue that does not count, the number may be anybody's.
+const MOST_COUNTED: u32 = 1_000_000;
+
 /// What a delivery brings: the table above. `delivery_limit` is the queue's, if known.
 pub fn brought(arrived: &Arrived<'_>, body: Bytes, delivery_limit: Option<u32>) -> Brought {
     let none = FieldTable::default();
     let headers = arrived.properties.headers().as_ref().unwrap_or(&none);
     let counted = headers.inner().get(DELIVERY_COUNT).and_then(text).and_then(|count| count.parse::<u32>().ok());
-    // Queues that do not count (classic ones) tell only that there was a delivery before.
-    let delivered_before = counted.unwrap_or(u32::from(arrived.redelivered));
+    // Queues that do not count (classic ones) tell only that there was a delivery before. A count that comes with a
+    // first delivery is the publisher's own.
+    let most = delivery_limit.unwrap_or(MOST_COUNTED);
+    let delivered_before = if arrived.redelivered { counted.unwrap_or(1).clamp(1, most.max(1)) } else { 0 };
 
     let mut made = Fields::default();
     made.broker(arrived, delivered_before);

@@ -51,7 +51,7 @@ impl Settling {
         let brought = brought(&arrived, data.into(), self.config.delivery_limit);
         let word = match self.config.settle {
             Settle::OnStore => self.store(brought).await,
-            Settle::OnDelivery => Some(self.deliver(brought).await),
+            Settle::OnDelivery => self.deliver(brought).await,
         };
         if let Some(word) = word {
             self.say(word, &acker).await;
@@ -73,17 +73,26 @@ impl Settling {
         }
     }
 
-    async fn deliver(&self, brought: Brought) -> Word {
-        match self.intake.deliver(brought).await {
-            Settlement::Ack => Word::Ack,
-            Settlement::DeadLetter => Word::DeadLetter,
-            Settlement::Requeue(pause) => {
-                // The attempt was made, so it is given back in any case: this is what counts it.
-                tokio::select! {
-                    () = self.clock.sleep(pause.min(LONGEST_PAUSE)) => {}
-                    () = self.over.cancelled() => {}
+    /// Asks until an attempt was made, or the subscription is over: then the broker still has it, uncounted.
+    async fn deliver(&self, brought: Brought) -> Option<Word> {
+        loop {
+            match self.intake.deliver(brought.clone()).await {
+                Settlement::Ack => return Some(Word::Ack),
+                Settlement::DeadLetter => return Some(Word::DeadLetter),
+                Settlement::Requeue(pause) => {
+                    // The attempt was made, so it is given back in any case: this is what counts it.
+                    tokio::select! {
+                        () = self.clock.sleep(pause.min(LONGEST_PAUSE)) => {}
+                        () = self.over.cancelled() => {}
+                    }
+                    return Some(Word::Requeue);
                 }
-                Word::Requeue
+                Settlement::NotBegun(pause) => {
+                    tokio::select! {
+                        () = self.clock.sleep(pause.clamp(SHORTEST_PAUSE, LONGEST_PAUSE)) => {}
+                        () = self.over.cancelled() => return None,
+                    }
+                }
             }
         }
     }

@@ -134,7 +134,9 @@ fn connect_writer(path: &Path) -> Result<Connection, StoreError> {
     connection.pragma_update(None, "journal_mode", "WAL")?;
     // In WAL mode FULL means one fsync for each commit: what is answered survives a power cut.
     connection.pragma_update(None, "synchronous", "FULL")?;
-    begin_a_new_log(&connection);
+    if std::fs::metadata(beside(path, "-wal")).is_ok_and(|log| log.len() > 0) {
+        begin_a_new_log(&connection);
+    }
     // The log is reset once its content is in the main file, and cut back to this after a burst: 64 MiB.
     connection.pragma_update(None, "journal_size_limit", 64 << 20)?;
     // It is brought into the main file every 16 MiB (of 4 KiB pages): the pages that every message rewrites, such as
