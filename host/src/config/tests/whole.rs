@@ -226,6 +226,15 @@ fn the_small_examples_load() {
 }
 
 #[test]
+fn the_examples_of_systems_load() {
+    for (name, routes) in [("event-pipeline", 3), ("scan-platform", 2)] {
+        let path = std::path::PathBuf::from(format!("{}/examples/{name}.yaml", env!("CARGO_MANIFEST_DIR")));
+        let config = Config::load(&path).unwrap_or_else(|problems| panic!("{problems}"));
+        assert_eq!(config.routes.len(), routes, "{name}");
+    }
+}
+
+#[test]
 fn the_reference_configuration_follows_the_json_schema() {
     let document: serde_json::Value = serde_yaml::from_str(REFERENCE).unwrap();
     let validator = jsonschema::validator_for(&Config::json_schema()).unwrap();
