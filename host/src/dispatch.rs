@@ -23,6 +23,7 @@ pub(crate) mod vendor;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::http::{HeaderMap, HeaderValue};
 use async_trait::async_trait;
 
 use crate::config::{Destination, Route};
@@ -63,6 +64,32 @@ pub struct Delivery {
     pub timeout: Duration,
     /// How much of the answer is read.
     pub read: Read,
+}
+
+impl Delivery {
+    /// The caller's end-to-end fields, and over them the destination's.
+    fn fields(&self) -> HeaderMap {
+        let mut headers = fields::without_own(fields::end_to_end(self.request.headers.clone()));
+        let own = &self.route.destination.headers;
+        for (name, _) in own {
+            headers.remove(name);
+        }
+        for (name, value) in own {
+            headers.append(name, value.clone());
+        }
+        headers
+    }
+
+    /// Adds what the host itself says of the attempt.
+    fn say(&self, headers: &mut HeaderMap) {
+        if let Ok(id) = HeaderValue::try_from(self.message.to_string()) {
+            headers.insert(fields::MESSAGE_ID, id);
+        }
+        headers.insert(fields::ATTEMPT, self.attempt.into());
+        if let Some(key) = fields::key_value(&self.idempotency_key) {
+            headers.insert(fields::IDEMPOTENCY_KEY, key);
+        }
+    }
 }
 
 /// How much of an answer's body is read.

@@ -33,6 +33,7 @@ use http::{HeaderMap, header};
 pub use attributes::{MAX_ATTRIBUTES, MAX_ATTRIBUTES_SIZE, MAX_NAME, MAX_VALUE, Time, Value};
 pub use batch::MAX_EVENTS;
 pub use json::MAX_DEPTH;
+pub(crate) use percent::octets as percent_octets;
 pub use refusal::BadEvent;
 
 /// The one version of CloudEvents that is spoken.

@@ -34,7 +34,7 @@ use crate::check_back::Agenda;
 use crate::clock::Clock;
 use crate::config::{Mode, Route};
 use crate::dispatch::fields;
-use crate::message::{Answer, Message, MessageId, Origin, Progress, RouteName};
+use crate::message::{Answer, Message, MessageId, Origin, Progress, Request, RouteName};
 use crate::problem::{Kind, Problem};
 use crate::queue::{Holds, Offered, Queue};
 use crate::routes::{Routes, Standing};
@@ -129,16 +129,7 @@ impl Ingress {
             return Err(Problem::new(Kind::BadRequest, "this route requires an Idempotency-Key"));
         }
         let request = Arc::new(request::read(parts, rest, body, &route, &*self.clock).await?);
-        let now = self.clock.now();
-        let message = Message {
-            id: MessageId::new(now),
-            route: route.name.clone(),
-            request,
-            idempotency_key: key,
-            accepted_at: now,
-            progress: Progress::default(),
-            origin: Origin::default(),
-        };
+        let message = self.message(&route, request, key);
         // From here on the host acts, and a caller that hangs up must not stop it half-way: what it began with the
         // store, or with a destination, it brings to its end.
         let ingress = Arc::clone(self);
@@ -161,6 +152,20 @@ impl Ingress {
         Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
             Problem::new(Kind::Saturated, "max_in_flight requests are being served").retry_after(COME_AGAIN)
         })
+    }
+
+    /// A message of `route` that comes now.
+    fn message(&self, route: &Route, request: Arc<Request>, idempotency_key: Option<String>) -> Message {
+        let now = self.clock.now();
+        Message {
+            id: MessageId::new(now),
+            route: route.name.clone(),
+            request,
+            idempotency_key,
+            accepted_at: now,
+            progress: Progress::default(),
+            origin: Origin::default(),
+        }
     }
 
     /// The route by this name, if it takes messages in.

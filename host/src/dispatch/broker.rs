@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, StatusCode};
 
 use super::nats::{self, Target};
 use super::rabbitmq::{self, Exchange};
-use super::{CredentialId, Delivery, HttpTransport, Sent, Transport, fields};
+use super::{CredentialId, Delivery, HttpTransport, Sent, Transport};
 use crate::amqp::Dialer;
 use crate::clock::{Clock, Stopwatch};
 use crate::config::Destination;
@@ -34,7 +34,8 @@ impl Transports {
             Ok(target) => target,
             Err(bad) => return unspeakable(&bad),
         };
-        let (id, headers) = (delivery.message.to_string(), headers(delivery, true));
+        let (id, mut headers) = (delivery.message.to_string(), delivery.fields());
+        delivery.say(&mut headers);
         let publication = nats::Publication {
             target: &target,
             message_id: &id,
@@ -60,7 +61,7 @@ impl Transports {
             Ok(exchange) => exchange,
             Err(bad) => return unspeakable(&bad),
         };
-        let headers = headers(delivery, false);
+        let headers = delivery.fields();
         let publication = rabbitmq::Publication {
             message: delivery.message,
             attempt: delivery.attempt,
@@ -94,29 +95,6 @@ impl Transport for Transports {
     fn expire_credentials(&self, destination: &Destination, used: CredentialId) {
         self.http.expire_credentials(destination, used);
     }
-}
-
-/// The caller's end-to-end fields, over them the destination's; and, where the protocol has no other place for it, what
-/// the host itself says.
-fn headers(delivery: &Delivery, with_own: bool) -> HeaderMap {
-    let mut headers = fields::without_own(fields::end_to_end(delivery.request.headers.clone()));
-    for (name, _) in &delivery.route.destination.headers {
-        headers.remove(name);
-    }
-    for (name, value) in &delivery.route.destination.headers {
-        headers.append(name, value.clone());
-    }
-    if !with_own {
-        return headers;
-    }
-    if let Ok(id) = HeaderValue::try_from(delivery.message.to_string()) {
-        headers.insert(fields::MESSAGE_ID, id);
-    }
-    headers.insert(fields::ATTEMPT, delivery.attempt.into());
-    if let Some(key) = fields::key_value(&delivery.idempotency_key) {
-        headers.insert(fields::IDEMPOTENCY_KEY, key);
-    }
-    headers
 }
 
 /// What a policy is shown: a publish that was confirmed is a 200, one that was refused the status that says so.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use http::header::{CONTENT_LENGTH, EXPECT, HOST};
-use http::{HeaderMap, HeaderValue, Method};
+use http::{HeaderMap, Method};
 use tokio_util::task::TaskTracker;
 use url::Url;
 
@@ -16,7 +16,7 @@ use super::answer::Remainder;
 use super::clients::Clients;
 use super::credentials::{Credentials, Field};
 use super::fault::silence;
-use super::{CredentialId, Delivery, Sent, Transport, answer, fault, fields, joined};
+use super::{CredentialId, Delivery, Sent, Transport, answer, fault, joined};
 use crate::clock::{Clock, Stopwatch};
 use crate::config::Destination;
 use crate::message::{Fault, Outcome, Response, Silence};
@@ -106,18 +106,10 @@ fn request(delivery: &Delivery, auth: Option<Field>) -> Result<reqwest::Request,
 
 /// The caller's end-to-end fields; over them the destination's; over those what the host itself says.
 fn headers(delivery: &Delivery, auth: Option<Field>) -> HeaderMap {
-    let mut headers = fields::without_own(fields::end_to_end(delivery.request.headers.clone()));
+    let mut headers = delivery.fields();
     // The body is at hand, so nobody need be asked whether to send it.
     for name in [HOST, CONTENT_LENGTH, EXPECT] {
         headers.remove(name);
-    }
-
-    let own = &delivery.route.destination.headers;
-    for (name, _) in own {
-        headers.remove(name);
-    }
-    for (name, value) in own {
-        headers.append(name, value.clone());
     }
     if let Some(Field { name, value }) = auth {
         headers.insert(name, value);
@@ -127,12 +119,6 @@ fn headers(delivery: &Delivery, auth: Option<Field>) -> HeaderMap {
     if length > 0 || matches!(delivery.request.method, Method::POST | Method::PUT | Method::PATCH) {
         headers.insert(CONTENT_LENGTH, length.into());
     }
-    if let Ok(id) = HeaderValue::try_from(delivery.message.to_string()) {
-        headers.insert(fields::MESSAGE_ID, id);
-    }
-    headers.insert(fields::ATTEMPT, delivery.attempt.into());
-    if let Some(key) = fields::key_value(&delivery.idempotency_key) {
-        headers.insert(fields::IDEMPOTENCY_KEY, key);
-    }
+    delivery.say(&mut headers);
     headers
 }

@@ -20,8 +20,13 @@ pub(super) fn encoded(text: &str) -> String {
 /// octet decoded, once. A `%` that begins no such triple stands for itself. None when that is no UTF-8.
 pub(super) fn decoded(value: &[u8]) -> Option<String> {
     let unquoted = unquoted(value);
-    let mut decoded = Vec::with_capacity(value.len());
-    let mut rest = unquoted.as_deref().unwrap_or(value);
+    String::from_utf8(octets(unquoted.as_deref().unwrap_or(value))).ok()
+}
+
+/// The octets that a percent-encoded text stands for. A `%` that begins no such triple stands for itself.
+pub(crate) fn octets(text: &[u8]) -> Vec<u8> {
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut rest = text;
     while let Some((&first, after)) = rest.split_first() {
         let octet = match (first, after) {
             (b'%', [high, low, ..]) => hex(*high).zip(hex(*low)).map(|(high, low)| high << 4 | low),
@@ -30,7 +35,7 @@ pub(super) fn decoded(value: &[u8]) -> Option<String> {
         decoded.push(octet.unwrap_or(first));
         rest = if octet.is_some() { after.get(2..).unwrap_or_default() } else { after };
     }
-    String::from_utf8(decoded).ok()
+    decoded
 }
 
 fn hex(digit: u8) -> Option<u8> {

@@ -18,7 +18,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::request::idempotency_key;
 use super::{CLOSING, COME_AGAIN, Ingress, MESSAGE_ID, REPLAYED, insert_text, lane_saturated, refusal, unavailable};
 use crate::config::Route;
-use crate::message::{Message, MessageId, Origin, Progress};
+use crate::message::{Message, MessageId};
 use crate::problem::{Kind, Problem};
 use crate::queue::{Offered, Spoken};
 use crate::store::{KeyClaim, KeyState, StoreError};
@@ -115,18 +115,9 @@ impl Ingress {
             return Err(Problem::new(Kind::BadRequest, "this route requires an Idempotency-Key"));
         }
         let request = Arc::new(asked.message.request(&route)?);
-        let now = self.clock.now();
-        let message = Message {
-            id: MessageId::new(now),
-            route: route.name.clone(),
-            request,
-            idempotency_key: key,
-            accepted_at: now,
-            progress: Progress::default(),
-            origin: Origin::default(),
-        };
+        let message = self.message(&route, request, key);
         let claim = self.claim(&message, &route);
-        let first_check = now.after(back.after);
+        let first_check = message.accepted_at.after(back.after);
         let (id, name) = (message.id, route.name.clone());
         match self.queue.prepare(message, first_check, claim).await.map_err(unavailable)? {
             Offered::Accepted => {

@@ -10,6 +10,7 @@ use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, Seq
 use sha2::{Digest, Sha256};
 
 use crate::config::OrderKey;
+use crate::event::percent_octets;
 use crate::message::Request;
 
 /// The longest key that is kept as it is, in bytes: of a longer one its SHA-256 is.
@@ -49,26 +50,7 @@ fn event_attribute(headers: &HeaderMap, body: &Bytes, attribute: &str) -> Option
     if is_structured {
         return scalar_at(body, &[attribute.to_owned()]).map(String::into_bytes);
     }
-    headers.get(format!("ce-{attribute}")).map(|value| percent_decoded(value.as_bytes()))
-}
-
-/// The octets that a percent-encoded text stands for. A `%` that begins no such triple stands for itself.
-fn percent_decoded(text: &[u8]) -> Vec<u8> {
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((&first, after)) = rest.split_first() {
-        let octet = match (first, after) {
-            (b'%', [high, low, ..]) => hex(*high).zip(hex(*low)).map(|(high, low)| high << 4 | low),
-            _ => None,
-        };
-        decoded.push(octet.unwrap_or(first));
-        rest = if octet.is_some() { after.get(2..).unwrap_or_default() } else { after };
-    }
-    decoded
-}
-
-fn hex(digit: u8) -> Option<u8> {
-    char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok())
+    headers.get(format!("ce-{attribute}")).map(|value| percent_octets(value.as_bytes()))
 }
 
 /// The string, number or truth at the end of `steps` in a JSON document, as text; none when there is nothing of the
@@ -249,7 +231,7 @@ mod tests {
         fn no_bytes_break_it(body in proptest::collection::vec(any::<u8>(), 0..200), text in any::<String>()) {
             scalar_at(&body, &["a".to_owned()]);
             scalar_at(text.as_bytes(), &[]);
-            percent_decoded(&body);
+            percent_octets(&body);
         }
     }
 }

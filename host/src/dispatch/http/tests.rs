@@ -4,11 +4,11 @@ use std::io;
 use std::net::IpAddr;
 
 use bytes::Bytes;
-use http::StatusCode;
+use http::{HeaderValue, StatusCode};
 
 use super::super::guard::Names;
 use super::super::vendor::{Act, HandClock, Vendor, route_to, until};
-use super::super::{Read, Transport};
+use super::super::{Read, Transport, fields};
 use super::*;
 use crate::config::Route;
 use crate::message::{MessageId, Request};
