@@ -143,7 +143,9 @@ async fn config_reload_a_bad_file_changes_nothing_says_why_and_can_be_mended() {
     let refusal = refusal(&host).await;
     let problem = &refusal["problems"][0];
     assert_eq!((&problem["line"], &problem["key"]), (&6.into(), &"routes.fresh.retrys".into()), "{refusal}");
-    let said = host.log_lines("changed configuration refused");
+    // The log is written a moment after what it tells of.
+    let logged = async || Some(host.log_lines("changed configuration refused")).filter(|lines| !lines.is_empty());
+    let said = eventually("the refusal to be logged", logged).await;
     assert!(said.len() == 1 && said[0].contains("backstop.yaml:6:") && said[0].contains("retrys"), "{said:?}");
     assert_eq!(host.post("/r/fresh", "").await.status, 404);
     host.until(&host.accept("/r/orders", "").await, "delivered").await;
