@@ -9,6 +9,7 @@
 mod check_back;
 mod defaults;
 mod describe;
+mod endpoint;
 mod events;
 mod feed;
 mod interpolate;
@@ -31,6 +32,7 @@ use std::path::{Path, PathBuf};
 
 pub use check_back::CheckBack;
 pub(crate) use defaults::{default_envelope, default_response_limit};
+pub use endpoint::Protocol;
 pub use events::{EventSchema, Events, Taken};
 pub use feed::{Feed, Tap};
 use interpolate::Noting;

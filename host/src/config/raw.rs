@@ -14,6 +14,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::Deserialize;
 use url::Url;
 
+use super::endpoint::Endpoint;
 use super::events::{SourceAndId, Taken};
 use super::limits::{OrderKey, PerSecond};
 use super::reader::{Field, Named, Shorthand};
@@ -73,7 +74,7 @@ pub(super) struct RawAdmin {
 #[schemars(rename = "Route", extend("required" = ["destination"]))]
 pub(super) struct RawRoute {
     /// Where its messages go: a URL, or a section.
-    pub(super) destination: Field<Shorthand<Written<Url>, RawDestination>>,
+    pub(super) destination: Field<Shorthand<Written<Endpoint>, RawDestination>>,
     /// Whether it takes messages in and attempts them. Where it does not, those it has wait. Default true.
     pub(super) enabled: Field<bool>,
     /// Whether the caller waits. Default async.
@@ -175,7 +176,7 @@ pub(super) enum RawSettle {
 #[schemars(rename = "Connect")]
 pub(super) struct RawConnect {
     /// Attempts after the first one. Default unlimited.
-    pub(super) retries: Field<Written<Times>>,
+    pub(super) retries: Field<Times>,
     /// The pause between two, 100ms to 1h. Default 5s.
     pub(super) wait: Field<Written<Duration>>,
 }
@@ -219,8 +220,8 @@ pub(super) struct RawNats {
 #[serde(default, deny_unknown_fields)]
 #[schemars(rename = "Destination", extend("required" = ["url"]))]
 pub(super) struct RawDestination {
-    /// The URL that the caller's path is appended to.
-    pub(super) url: Field<Written<Url>>,
+    /// The URL that the caller's path is appended to; or a broker's, with what is published to.
+    pub(super) url: Field<Written<Endpoint>>,
     /// The time one attempt may take, 1ms to 24h. Default 10s.
     pub(super) timeout: Field<Written<Duration>>,
     /// The most that is read of an answer's body, up to 256MiB. Default 1MiB.
@@ -342,7 +343,7 @@ pub(super) struct RawRetry {
     pub(super) profile: Field<RawProfile>,
     /// Attempts in all; 1 means one delivery and no retry. `unlimited` tries for ever, unless max_elapsed is written,
     /// too. Default 5.
-    pub(super) max_attempts: Field<Written<Times>>,
+    pub(super) max_attempts: Field<Times>,
     /// Time from the first attempt after which none begins, 1ms to 36500d. Default 24h.
     pub(super) max_elapsed: Field<Written<Duration>>,
     /// The first and the shortest delay, 1ms to 24h. Default 1s.

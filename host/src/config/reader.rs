@@ -123,6 +123,11 @@ impl<'r> Reader<'r> {
             Value::Unsigned(number) => visitor.visit_u64(*number),
             Value::Negative(number) => visitor.visit_i64(*number),
             Value::Float(number) => visitor.visit_f64(*number),
+            // Where a word may stand in a number's place, the visitor knows it, or says which one may.
+            Value::Text(text) if read_number(text).is_none() => match visitor.visit_str(text) {
+                Err(Error::Quoting(_)) => return self.wrong("write a number, without quotes"),
+                read => read,
+            },
             _ => return self.wrong("write a number, without quotes"),
         }
         .or_else(|error| self.fail(error))
@@ -334,6 +339,15 @@ pub(crate) enum Field<T> {
 }
 
 impl<T> Field<T> {
+    /// What it holds, made into something else.
+    pub(crate) fn map<U>(self, made: impl FnOnce(T) -> U) -> Field<U> {
+        match self {
+            Self::Given(value) => Field::Given(made(value)),
+            Self::Absent => Field::Absent,
+            Self::Broken => Field::Broken,
+        }
+    }
+
     /// The value, if there is a right one.
     pub(crate) fn given(self) -> Option<T> {
         match self {

@@ -17,6 +17,7 @@ use url::Url;
 
 use super::Sources;
 use super::check_back::CheckBack;
+use super::endpoint::Protocol;
 use super::events::Events;
 use super::feed::Feed;
 use super::limits::{Breaker, Order, Rate, RetryBudget};
@@ -188,6 +189,8 @@ pub struct Destination {
     /// The URL that the caller's path is appended to: `http` or `https`, no user info, no fragment. Or a broker's, with
     /// what is published to, and perhaps credentials.
     pub url: Url,
+    /// What is spoken there.
+    pub protocol: Protocol,
     /// The time one attempt may take, from connecting to the last byte read. Default 10 s.
     pub timeout: Duration,
     /// The hard cap on an answer's body, in bytes. Default 1 MiB.
@@ -214,15 +217,10 @@ impl fmt::Debug for Destination {
 impl Destination {
     /// What a hold or a `Retry-After` speaks for: the URL's scheme, host and port.
     pub fn origin(&self) -> String {
-        match self.url.origin() {
-            origin @ url::Origin::Tuple(..) => origin.ascii_serialization(),
-            // A broker's: without the credentials.
-            url::Origin::Opaque(_) => format!(
-                "{}://{}:{}",
-                self.url.scheme(),
-                self.url.host_str().unwrap_or_default(),
-                self.url.port().unwrap_or_default()
-            ),
+        match &self.protocol {
+            Protocol::Http => self.url.origin().ascii_serialization(),
+            Protocol::Nats(target) => target.address.to_string(),
+            Protocol::RabbitMq(exchange) => format!("{}://{}", self.url.scheme(), exchange.broker().place()),
         }
     }
 }

@@ -15,8 +15,6 @@ use serde::de::{self, Deserialize, Deserializer, Visitor};
 use url::Url;
 
 use super::resolved::Secret;
-use crate::dispatch::nats::Target;
-use crate::dispatch::rabbitmq::Exchange;
 
 /// A value that stands in one scalar.
 pub(crate) trait Unit: Sized {
@@ -321,23 +319,43 @@ pub(super) enum Times {
     Unlimited,
 }
 
-impl Unit for Times {
-    const NAME: &'static str = "Times";
-    const FORM: &'static str = "a whole number from zero, or unlimited";
+impl<'de> Deserialize<'de> for Times {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct NumberOrWord;
 
-    fn from_text(text: &str) -> Result<Self, String> {
-        match text.parse() {
-            Ok(number) if text.bytes().all(|byte| byte.is_ascii_digit()) => Ok(Self::Of(number)),
-            _ if text == "unlimited" => Ok(Self::Unlimited),
-            _ => Err(format!("write {}", Self::FORM)),
+        impl Visitor<'_> for NumberOrWord {
+            type Value = Times;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a whole number from zero, or unlimited")
+            }
+
+            fn visit_u64<E: de::Error>(self, number: u64) -> Result<Times, E> {
+                Ok(Times::Of(number))
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Times, E> {
+                match text {
+                    "unlimited" => Ok(Times::Unlimited),
+                    _ => Err(E::custom("is text: write a whole number from zero, or unlimited")),
+                }
+            }
         }
+
+        deserializer.deserialize_u64(NumberOrWord)
+    }
+}
+
+impl JsonSchema for Times {
+    fn inline_schema() -> bool {
+        true
     }
 
-    fn from_whole(number: u64) -> Result<Self, String> {
-        Ok(Self::Of(number))
+    fn schema_name() -> Cow<'static, str> {
+        "Times".into()
     }
 
-    fn schema() -> Schema {
+    fn json_schema(_generator: &mut SchemaGenerator) -> Schema {
         json_schema!({ "type": ["integer", "string"], "minimum": 0, "pattern": r"^(\$\{.*|unlimited)$" })
     }
 }
@@ -414,17 +432,8 @@ impl Unit for Url {
             }
             error => format!("is no URL ({error}): write {}", Self::FORM),
         })?;
-        if matches!(url.scheme(), "nats" | "tls") {
-            // It may hold credentials: they go no further than the one connection.
-            return Target::parse(text).map(|_| url).map_err(|bad| bad.to_string());
-        }
-        if matches!(url.scheme(), "amqp" | "amqps") {
-            return Exchange::parse(&url).map(|_| url).map_err(|bad| bad.to_string());
-        }
         if !matches!(url.scheme(), "http" | "https") {
-            return Err("only http, https, nats and amqp are spoken: write https://…, http://…, \
-                        nats://HOST:4222/SUBJECT or amqp://HOST:5672/VHOST?routing_key=QUEUE"
-                .to_owned());
+            return Err("only http and https are spoken: write https://… or http://…".to_owned());
         }
         if !url.username().is_empty() || url.password().is_some() {
             return Err("holds a user name or password: write the URL without it, and put it under \
@@ -438,7 +447,7 @@ impl Unit for Url {
     }
 
     fn schema() -> Schema {
-        json_schema!({ "type": "string", "description": "A URL of http or https, without user name, password and fragment; or nats://HOST:4222/SUBJECT, or amqp://HOST/VHOST?routing_key=QUEUE." })
+        json_schema!({ "type": "string", "description": "A URL of http or https, without user name, password and fragment." })
     }
 }
 

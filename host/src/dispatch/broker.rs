@@ -1,4 +1,4 @@
-//! Attempts over every protocol: each destination's scheme says which, and what a broker says of a publish becomes an
+//! Attempts over every protocol: each destination says which, and what a broker says of a publish becomes an
 //! outcome like any other.
 
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use super::rabbitmq::{self, Exchange};
 use super::{CredentialId, Delivery, HttpTransport, Sent, Transport};
 use crate::amqp::Dialer;
 use crate::clock::{Clock, Stopwatch};
-use crate::config::Destination;
-use crate::message::{Fault, Outcome, Response, Silence};
+use crate::config::{Destination, Protocol};
+use crate::message::{Outcome, Response, Silence};
 
-/// Sends over HTTP or to a broker, as the destination's URL says.
+/// Sends over HTTP or to a broker, as the destination says.
 pub struct Transports {
     http: HttpTransport,
     nats: nats::Publisher,
@@ -29,15 +29,11 @@ impl Transports {
         Self { http, nats: nats::Publisher::new(Arc::clone(clock)), rabbitmq }
     }
 
-    async fn to_stream(&self, delivery: &Delivery) -> Outcome {
-        let target = match Target::parse(delivery.route.destination.url.as_str()) {
-            Ok(target) => target,
-            Err(bad) => return unspeakable(&bad),
-        };
+    async fn to_stream(&self, target: &Target, delivery: &Delivery) -> Outcome {
         let (id, mut headers) = (delivery.message.to_string(), delivery.fields());
         delivery.say(&mut headers);
         let publication = nats::Publication {
-            target: &target,
+            target,
             message_id: &id,
             headers: &headers,
             body: delivery.request.body.clone(),
@@ -56,11 +52,7 @@ impl Transports {
         }
     }
 
-    async fn to_exchange(&self, delivery: &Delivery) -> Outcome {
-        let exchange = match Exchange::parse(&delivery.route.destination.url) {
-            Ok(exchange) => exchange,
-            Err(bad) => return unspeakable(&bad),
-        };
+    async fn to_exchange(&self, exchange: &Exchange, delivery: &Delivery) -> Outcome {
         let headers = delivery.fields();
         let publication = rabbitmq::Publication {
             message: delivery.message,
@@ -69,7 +61,7 @@ impl Transports {
             headers: &headers,
             body: delivery.request.body.clone(),
         };
-        match self.rabbitmq.publish(&exchange, &publication, delivery.timeout).await {
+        match self.rabbitmq.publish(exchange, &publication, delivery.timeout).await {
             rabbitmq::Published::Confirmed => answer(StatusCode::OK, String::new()),
             rabbitmq::Published::Nacked => {
                 answer(StatusCode::SERVICE_UNAVAILABLE, "the broker did not take the message".to_owned())
@@ -84,10 +76,10 @@ impl Transports {
 impl Transport for Transports {
     async fn send(&self, delivery: Delivery) -> Sent {
         let watch = Stopwatch::start();
-        let outcome = match delivery.route.destination.url.scheme() {
-            "nats" | "tls" => self.to_stream(&delivery).await,
-            "amqp" | "amqps" => self.to_exchange(&delivery).await,
-            _ => return self.http.send(delivery).await,
+        let outcome = match &delivery.route.destination.protocol {
+            Protocol::Http => return self.http.send(delivery).await,
+            Protocol::Nats(target) => self.to_stream(target, &delivery).await,
+            Protocol::RabbitMq(exchange) => self.to_exchange(exchange, &delivery).await,
         };
         Sent { outcome, credentials: CredentialId::default(), latency: watch.elapsed() }
     }
@@ -100,9 +92,4 @@ impl Transport for Transports {
 /// What a policy is shown: a publish that was confirmed is a 200, one that was refused the status that says so.
 fn answer(status: StatusCode, text: String) -> Outcome {
     Outcome::Response(Response { status, headers: HeaderMap::new(), body: Bytes::from(text), truncated: false })
-}
-
-/// The configuration was checked, so that no destination is like that.
-fn unspeakable(bad: &dyn std::error::Error) -> Outcome {
-    Outcome::Silence(Silence { fault: Fault::Protocol, detail: bad.to_string() })
 }

@@ -14,7 +14,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::backoff::Backoff;
 use crate::clock::{Chance, Clock, SystemClock, Timestamp};
-use crate::config::{Destination, Idempotency, Mode, Route};
+use crate::config::{Destination, Idempotency, Mode, Protocol, Route};
 use crate::message::{Envelope, RouteName};
 
 /// What a vendor does with a request, or with a connection before there is one.
@@ -261,6 +261,7 @@ pub(crate) fn route_to(url: &str) -> Route {
 pub(crate) fn destination(url: &str) -> Destination {
     Destination {
         url: url.parse().unwrap(),
+        protocol: Protocol::Http,
         timeout: Duration::from_secs(10),
         response_limit: 1 << 20,
         auth: None,

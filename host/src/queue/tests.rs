@@ -12,7 +12,7 @@ use super::*;
 use crate::alarm::Alarms;
 use crate::backoff::{Backoff, Growth, Jitter};
 use crate::clock::driven::{DrivenClock, START};
-use crate::config::{Destination, Idempotency, Mode, Route};
+use crate::config::{Destination, Idempotency, Mode, Protocol, Route};
 use crate::dispatch::{Clients, CredentialId, Delivery, Notifier, Sent, Transport};
 use crate::message::{Envelope, Fallback, MessageId, Origin, Outcome, Progress, Request, Response, State};
 use crate::policy::Catalog;
@@ -82,6 +82,7 @@ fn route(name: &str, change: impl FnOnce(&mut Route)) -> Arc<Route> {
         name: RouteName::new(name).unwrap(),
         destination: Destination {
             url: format!("http://{name}.test/").parse().unwrap(),
+            protocol: Protocol::Http,
             timeout: Duration::from_secs(10),
             response_limit: 1 << 20,
             auth: None,

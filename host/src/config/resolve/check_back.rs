@@ -42,7 +42,7 @@ impl Resolver<'_> {
             self.count(&place.key("max_checks"), raw.max_checks, 1..=1_000_000, defaults::CHECK_BACK_MAX_CHECKS);
         // Whatever holds of a destination holds of whom is asked.
         let sender = RawDestination {
-            url: raw.url,
+            url: raw.url.map(|Written(url)| Written(url.into())),
             timeout: raw.timeout,
             auth: raw.auth,
             headers: raw.headers,
@@ -50,9 +50,6 @@ impl Resolver<'_> {
             ..RawDestination::default()
         };
         let sender = self.destination(place, Field::Given(Shorthand::Full(sender)))?;
-        if !matches!(sender.url.scheme(), "http" | "https") {
-            self.complain(&place.key("url"), "senders are asked over HTTP: write https://… or http://…");
-        }
         if sender.url.host_str().is_some_and(|host| host.contains(['{', '}'])) {
             self.complain_of(place, "{id} may stand in the path or the query: a sender's host does not go by it");
         }

@@ -5,6 +5,7 @@ use http::{HeaderName, HeaderValue, header};
 use super::route::MAX_BODY;
 use super::{Resolver, WAIT};
 use crate::config::defaults;
+use crate::config::endpoint::{Endpoint, Protocol};
 use crate::config::problem::Place;
 use crate::config::raw::{RawAuth, RawBasicAuth, RawDestination, RawHeaderAuth, RawOauth2};
 use crate::config::reader::{Field, Named, Shorthand};
@@ -36,7 +37,7 @@ impl Resolver<'_> {
     pub(super) fn destination(
         &self,
         place: &Place<'_>,
-        raw: Field<Shorthand<Written<url::Url>, RawDestination>>,
+        raw: Field<Shorthand<Written<Endpoint>, RawDestination>>,
     ) -> Option<Destination> {
         let raw = match self.required(place, raw, "`destination: https://…`")? {
             Shorthand::Short(url) => RawDestination { url: Field::Given(url), ..RawDestination::default() },
@@ -61,8 +62,8 @@ impl Resolver<'_> {
         let allow = raw.allow.given().unwrap_or_default();
         let has_networks = !allow.is_empty();
         let allow = allow.into_iter().filter_map(Field::given).map(|Written(net)| net).collect();
-        let Written(url) = self.required(&place.key("url"), raw.url, "`url: https://…`")?;
-        if !matches!(url.scheme(), "http" | "https") {
+        let Written(Endpoint { url, protocol }) = self.required(&place.key("url"), raw.url, "`url: https://…`")?;
+        if protocol != Protocol::Http {
             for (key, is_present) in [("auth", auth.is_some()), ("allow", has_networks)] {
                 if is_present {
                     let message = "only for http and https: a broker's credentials stand in its URL, and its name may \
@@ -71,7 +72,7 @@ impl Resolver<'_> {
                 }
             }
         }
-        Some(Destination { url, timeout, response_limit, auth, headers, allow })
+        Some(Destination { url, protocol, timeout, response_limit, auth, headers, allow })
     }
 
     fn auth(&self, place: &Place<'_>, raw: RawAuth) -> Option<Auth> {

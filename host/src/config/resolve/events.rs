@@ -78,7 +78,7 @@ impl Resolver<'_> {
     /// The envelope under the profile `event-pipeline`.
     pub(super) fn event_pipeline(&self, place: &Place<'_>, raw: RawRetry) -> Envelope {
         let asked = Asked {
-            max_attempts: raw.max_attempts.as_given().map(|Written(times)| match times {
+            max_attempts: raw.max_attempts.as_given().map(|times| match times {
                 Times::Of(count) => *count,
                 // The profile says what it thinks of that.
                 Times::Unlimited => u64::MAX,

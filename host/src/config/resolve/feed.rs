@@ -133,11 +133,11 @@ impl Resolver<'_> {
 
     fn connect(&self, place: &Place<'_>, raw: RawConnect) -> Connect {
         let retries = match raw.retries.given() {
-            Some(Written(Times::Of(count))) => {
+            Some(Times::Of(count)) => {
                 let count = Field::Given(Count(count));
                 Some(self.count(&place.key("retries"), count, 0..=u64::from(u32::MAX), 0))
             }
-            Some(Written(Times::Unlimited)) | None => None,
+            Some(Times::Unlimited) | None => None,
         };
         Connect { retries, wait: self.duration(&place.key("wait"), raw.wait, MILLISECOND * 100..=HOUR, WAIT) }
     }

@@ -125,16 +125,16 @@ impl Resolver<'_> {
     fn envelope(&self, place: &Place<'_>, raw: RawRetry) -> Envelope {
         let attempts_place = place.key("max_attempts");
         let (max_attempts, max_elapsed) = match raw.max_attempts {
-            Field::Given(Written(Times::Of(0))) => {
+            Field::Given(Times::Of(0)) => {
                 self.complain_of(&attempts_place, "1 means one delivery and no retry: write 1 or more");
                 (defaults::MAX_ATTEMPTS, defaults::MAX_ELAPSED)
             }
-            Field::Given(Written(Times::Of(count))) => {
+            Field::Given(Times::Of(count)) => {
                 let count = Field::Given(Count(count));
                 let range = 1..=u64::from(u32::MAX);
                 (self.count(&attempts_place, count, range, defaults::MAX_ATTEMPTS), defaults::MAX_ELAPSED)
             }
-            Field::Given(Written(Times::Unlimited)) => (u32::MAX, LONGEST_ELAPSED),
+            Field::Given(Times::Unlimited) => (u32::MAX, LONGEST_ELAPSED),
             Field::Absent | Field::Broken => (defaults::MAX_ATTEMPTS, defaults::MAX_ELAPSED),
         };
         let (min_place, max_place) = (place.key("min_delay"), place.key("max_delay"));

@@ -187,11 +187,22 @@ fn one_mistake_of_route(keys: &str, key: &str, hint: &str) {
 }
 
 #[test]
+fn only_a_destination_may_be_a_broker_s() {
+    for (keys, key) in [
+        ("alarm: { error_rate: 20%, notify: 'nats://broker/alarms' }", "alarm.notify"),
+        ("check_back: 'amqp://broker/?routing_key=checks'", "check_back"),
+    ] {
+        one_mistake_of_route(keys, key, "only http and https are spoken");
+    }
+}
+
+#[test]
 fn mistakes_of_the_envelope() {
     for (retry, key, hint) in [
         ("max_attempts: 0", "max_attempts", "1 means one delivery and no retry"),
         ("max_attempts: -1", "max_attempts", "a whole number from zero"),
         ("max_attempts: 4294967296", "max_attempts", "from 1 to 4294967295"),
+        ("max_attempts: '5'", "max_attempts", "without quotes"),
         ("max_attempts: five", "max_attempts", "a whole number from zero, or unlimited"),
         ("max_elapsed: 0s", "max_elapsed", "from 1ms to 36500d"),
         ("min_delay: 0ms", "min_delay", "`0ms`: write a duration from 1ms to 24h"),
