@@ -23,14 +23,13 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::alarm::Alarms;
-use crate::check_back::Agenda;
 use crate::clock::Clock;
 use crate::config::Secret;
 use crate::ingress::tapping::Taps;
 use crate::message::{self, MessageId, State};
 use crate::policy::Catalog;
 use crate::problem::{Kind, Problem};
-use crate::queue::{Holds, Queue};
+use crate::queue::{Agenda, Holds, Queue};
 use crate::reload::Reload;
 use crate::routes::Routes;
 use crate::store::{Filter, Selection, Store, StoreError, Stored, Summary};

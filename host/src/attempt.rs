@@ -218,18 +218,10 @@ impl Attempts {
         provenance: Provenance,
     ) -> Made {
         let record = AttemptRecord {
-            number: 0,
-            route: message.route.as_str().to_owned(),
-            started_at: self.clock.now(),
-            latency_ms: 0,
-            outcome: OutcomeSummary::default(),
-            verdict,
-            reason,
-            delay_ms: None,
             transition: step.transition.name().to_owned(),
             clamped: step.clamped.iter().map(ToString::to_string).collect(),
-            withheld: None,
             provenance,
+            ..AttemptRecord::unattempted(&message.route, verdict, &reason, self.clock.now())
         };
         let malformed_retry_after = false;
         Made { record, transition: step.transition, progress: step.progress, hold: None, course, malformed_retry_after }

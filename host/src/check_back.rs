@@ -9,7 +9,6 @@
 //! An answer is a word like the sender's own: the first one holds, so one that comes late changes nothing. Nothing is
 //! asked about that has ended: it is not claimed.
 
-mod agenda;
 mod asking;
 
 use std::collections::BTreeMap;
@@ -25,11 +24,9 @@ use crate::config::{CheckBack, Route};
 use crate::dispatch::Transport;
 use crate::message::RouteName;
 use crate::policy::Catalog;
-use crate::queue::Queue;
+use crate::queue::{Agenda, Queue};
 use crate::routes::{self, Routes};
 use crate::store::{ClaimedChecks, Lease, Owner, Store, StoreError};
-
-pub use agenda::Agenda;
 
 /// The longest time between two looks at every route, whatever the hints say.
 const SCAN_EVERY: Duration = Duration::from_secs(5);
@@ -139,13 +136,13 @@ impl CheckBacks {
                     route = %route.name,
                     "could not look for half messages to ask about"
                 );
-                return self.agenda.expect(&route.name, now.after(STORE_RETRY));
+                return self.agenda.put(&route.name, now.after(STORE_RETRY));
             }
         };
         // Where more is due than there are places for, the route is looked at when one comes free.
         let is_crowded = claimed.next_due.is_some_and(|due| due <= now);
         if let Some(due) = claimed.next_due.filter(|_| !is_crowded) {
-            self.agenda.expect(&route.name, due);
+            self.agenda.put(&route.name, due);
         }
         for (check, place) in claimed.checks.into_iter().zip(places) {
             let (this, route, stop) = (Arc::clone(self), Arc::clone(route), stop.clone());
@@ -154,7 +151,7 @@ impl CheckBacks {
                     next = this.ask(&route, check) => {
                         drop(place);
                         if let Some(look) = if is_crowded { Some(this.clock.now()) } else { next } {
-                            this.agenda.expect(&route.name, look);
+                            this.agenda.put(&route.name, look);
                         }
                     }
                     () = stop.cancelled() => {}

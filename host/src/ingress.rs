@@ -30,13 +30,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::attempt::Attempts;
-use crate::check_back::Agenda;
 use crate::clock::Clock;
 use crate::config::{Mode, Route};
 use crate::dispatch::fields;
 use crate::message::{Answer, Message, MessageId, Origin, Progress, Request, RouteName};
 use crate::problem::{Kind, Problem};
-use crate::queue::{Holds, Offered, Queue};
+use crate::queue::{Agenda, Holds, Offered, Queue};
 use crate::routes::{Routes, Standing};
 use crate::store::{KeyClaim, KeyState, Owner, Store, StoreError};
 use crate::watch::Watch;
@@ -115,11 +114,8 @@ async fn take(Shared(ingress): Shared<Arc<Ingress>>, request: axum::extract::Req
 
 impl Ingress {
     async fn take(self: &Arc<Self>, request: axum::extract::Request) -> Result<Response, Problem> {
-        let place = self.place()?;
         let (parts, body) = request.into_parts();
-        if let Some(why) = refusal(&parts, self.loopback) {
-            return Err(why);
-        }
+        let place = self.enter(&parts)?;
         let uri = parts.uri.clone();
         let (name, rest) = request::route_and_rest(&uri)
             .ok_or_else(|| Problem::new(Kind::NotFound, "messages come in at /r/{route}/{path}"))?;
@@ -144,14 +140,15 @@ impl Ingress {
         })
     }
 
-    /// A place among the requests served at once.
-    fn place(&self) -> Result<OwnedSemaphorePermit, Problem> {
+    /// A place among the requests served at once, for a caller that may be served.
+    fn enter(&self, parts: &http::request::Parts) -> Result<OwnedSemaphorePermit, Problem> {
         if self.stop.is_cancelled() {
             return Err(Problem::new(Kind::ShuttingDown, "come again").retry_after(COME_AGAIN));
         }
-        Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
+        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
             Problem::new(Kind::Saturated, "max_in_flight requests are being served").retry_after(COME_AGAIN)
-        })
+        })?;
+        refusal(parts, self.loopback).map_or(Ok(place), Err)
     }
 
     /// A message of `route` that comes now.
@@ -165,6 +162,27 @@ impl Ingress {
             accepted_at: now,
             progress: Progress::default(),
             origin: Origin::default(),
+        }
+    }
+
+    /// The claim of a key for `message`, whose caller waits for so long; the key is kept for so long after that.
+    fn claim(
+        &self,
+        message: &Message,
+        key: String,
+        fingerprint: [u8; 32],
+        waits: Duration,
+        keep: Duration,
+    ) -> KeyClaim {
+        KeyClaim {
+            route: message.route.clone(),
+            key,
+            fingerprint,
+            message: message.id,
+            owner: self.owner.clone(),
+            // The last attempt ends at the deadline; its answer is then written down.
+            opened_until: message.accepted_at.after(waits.saturating_add(CLOSING)),
+            keep_until: message.accepted_at.after(keep.saturating_add(waits)),
         }
     }
 
@@ -194,16 +212,10 @@ impl Ingress {
             Mode::Sync { deadline } => (Some(deadline), None),
             Mode::SyncThenAsync { deadline, attempts } => (Some(deadline), Some(attempts)),
         };
-        let keep = route.idempotency.keep.saturating_add(waits.unwrap_or_default());
-        let claim = message.idempotency_key.clone().map(|key| KeyClaim {
-            route: route.name.clone(),
-            key,
-            fingerprint: request::fingerprint(&message.request),
-            message: message.id,
-            owner: self.owner.clone(),
-            // The last attempt ends at the deadline; its answer is then written down.
-            opened_until: message.accepted_at.after(waits.unwrap_or_default().saturating_add(CLOSING)),
-            keep_until: message.accepted_at.after(keep),
+        let key = message.idempotency_key.clone();
+        let claim = key.map(|key| {
+            let fingerprint = request::fingerprint(&message.request);
+            self.claim(&message, key, fingerprint, waits.unwrap_or_default(), route.idempotency.keep)
         });
         let Some(deadline) = waits else { return self.take_async(message, claim).await };
         let lane = self.queue.lane(&route.name).ok_or_else(|| self.closed(&route.name))?;

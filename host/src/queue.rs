@@ -37,6 +37,7 @@ use crate::message::{AttemptRecord, Message, RouteName};
 use crate::store::{Acceptance, Accepted, Entry, Hold, KeyClaim, Lease, Owner, Selection, Store, StoreError};
 use crate::watch::Watch;
 
+pub use agenda::Agenda;
 pub use gate::Shut;
 pub use holds::Holds;
 pub use lane::Lane;
@@ -52,7 +53,7 @@ const LEASE: Duration = Duration::from_secs(30);
 /// How long a message that comes in is kept waiting for a permit before it is stored without.
 const PERMIT_WITHIN: Duration = Duration::from_millis(50);
 /// How long the queue waits after the store failed it, at first and at most.
-const STORE_RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
+pub(crate) const STORE_RETRY: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 
 /// The queue.
 pub struct Queue {
@@ -165,10 +166,7 @@ impl Queue {
         let Some(lane) = self.lanes.get(&message.route) else { return Ok(Offered::Closed) };
         let order = self.order_of(&lane, &message).await;
         let now = self.clock.now();
-        let at_once = !lane.has_backlog(now)
-            && self.holds.held_until(&lane.destination, now).is_none()
-            && !self.stop.is_cancelled();
-        let permit = if at_once { self.permit_soon(&lane, now).await } else { None };
+        let permit = if self.is_free(&lane, now) { self.permit_soon(&lane, now).await } else { None };
         let asked = Stopwatch::start();
         let entry = match permit {
             Some(_) => Entry::Leased(self.lease()),
@@ -185,6 +183,11 @@ impl Queue {
             None => self.expect(&lane, Waits::First, now),
         }
         Ok(offered)
+    }
+
+    /// Whether a message that comes now has nothing before it, but attempts under way.
+    fn is_free(&self, lane: &Lane, now: Timestamp) -> bool {
+        !lane.has_backlog(now) && self.holds.held_until(&lane.destination, now).is_none() && !self.stop.is_cancelled()
     }
 
     /// A permit for a message that has nothing before it but attempts under way: waited for a moment, because a message
@@ -267,14 +270,14 @@ impl Queue {
     /// [`StoreError`]; some may have been redriven before it.
     pub async fn redrive(self: &Arc<Self>, selection: Selection) -> Result<u64, StoreError> {
         let queue = Arc::clone(self);
-        let redriving = self.in_flight.spawn(async move {
+        self.onward(async move {
             let now = queue.clock.now();
             let redriven = queue.store.redrive(selection, now).await;
             queue.recount().await;
             queue.lanes.all().values().for_each(|lane| queue.expect(lane, Waits::First, now));
             redriven
-        });
-        redriving.await.unwrap_or_else(|broken| Err(StoreError::Unavailable(Box::new(broken))))
+        })
+        .await
     }
 
     /// Counts what has not ended anew: other hosts that share the store add to it and take from it, and a host that
@@ -298,13 +301,13 @@ impl Queue {
     /// [`StoreError`]
     pub async fn discard(self: &Arc<Self>, selection: Selection) -> Result<u64, StoreError> {
         let queue = Arc::clone(self);
-        let discarding = self.in_flight.spawn(async move {
+        self.onward(async move {
             let now = queue.clock.now();
             let discarded = queue.store.discard(selection, now).await;
             queue.look_at_orders(now);
             discarded
-        });
-        discarding.await.unwrap_or_else(|broken| Err(StoreError::Unavailable(Box::new(broken))))
+        })
+        .await
     }
 
     /// Gives up what is queued on a route that nobody serves, as [`Store::discard_queued`] does. Those behind them in their
@@ -314,14 +317,22 @@ impl Queue {
     /// [`StoreError`]; some may have been given up before it.
     pub async fn discard_queued(self: &Arc<Self>, route: String, reason: Option<String>) -> Result<u64, StoreError> {
         let queue = Arc::clone(self);
-        let discarding = self.in_flight.spawn(async move {
+        self.onward(async move {
             let now = queue.clock.now();
             let discarded = queue.store.discard_queued(route, reason, now).await;
             queue.recount().await;
             queue.look_at_orders(now);
             discarded
-        });
-        discarding.await.unwrap_or_else(|broken| Err(StoreError::Unavailable(Box::new(broken))))
+        })
+        .await
+    }
+
+    /// Does `work` on a task that a shutdown waits for: it goes on to its end even if its caller does not wait for it.
+    async fn onward<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        self.in_flight.spawn(work).await.unwrap_or_else(|broken| Err(StoreError::Unavailable(Box::new(broken))))
     }
 
     /// Has every lane looked at where messages wait for their turn: one of them may have it now.

@@ -163,7 +163,7 @@ async fn resumed(admin: &Admin, id: MessageId) -> Result<Spoken, StoreError> {
     if said == Said::Taken(())
         && let Ok(route) = RouteName::new(&transaction.route)
     {
-        admin.agenda.expect(&route, now);
+        admin.agenda.put(&route, now);
     }
     Ok(match said {
         Said::Taken(()) | Said::Already => Spoken::Holds(transaction),

@@ -97,12 +97,6 @@ impl Publisher {
         }
     }
 
-    /// Closes the connections to all brokers but those that `stays` answers true for, once no attempt uses them: after a
-    /// change of the configuration, or at the end.
-    pub fn keep(&self, stays: impl Fn(&Broker) -> bool) {
-        self.brokers.lock().unwrap_or_else(PoisonError::into_inner).retain(|broker, _| stays(broker));
-    }
-
     fn channels(&self, broker: &Broker) -> Arc<Channels> {
         let mut brokers = self.brokers.lock().unwrap_or_else(PoisonError::into_inner);
         let new = || Arc::new(Channels::new(broker.clone(), self.dialer.clone()));

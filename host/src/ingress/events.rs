@@ -21,9 +21,7 @@ use super::onward::Onward;
 use super::{COME_AGAIN, Ingress, lane_saturated, request, unavailable};
 use crate::config::{Events, Route, Taken};
 use crate::event::{self, BadEvent, Event};
-use crate::message::{
-    AttemptRecord, Message, MessageId, Origin, OutcomeSummary, Progress, Provenance, State, VerdictKind,
-};
+use crate::message::{AttemptRecord, Message, MessageId, Origin, Progress, State, VerdictKind, hex};
 use crate::problem::{Kind, Problem};
 use crate::queue::Offered;
 use crate::routes::Table;
@@ -69,11 +67,8 @@ pub(super) async fn publish(Shared(ingress): Shared<Arc<Ingress>>, request: axum
 
 impl Ingress {
     async fn publish(self: &Arc<Self>, request: axum::extract::Request) -> Result<Response, Problem> {
-        let place = self.place()?;
         let (parts, body) = request.into_parts();
-        if let Some(why) = super::refusal(&parts, self.loopback) {
-            return Err(why);
-        }
+        let place = self.enter(&parts)?;
         let body = request::body(body, LONGEST, &*self.clock).await?;
         let planned = self.plan(parts.headers, body).await?;
         let ingress = Arc::clone(self);
@@ -194,16 +189,7 @@ impl Ingress {
 
     /// The key under which an event is known again. No request brings one like it: theirs are ASCII.
     fn repeat_key(&self, message: &Message, repeat: [u8; 32], window: Duration) -> KeyClaim {
-        let key = repeat.iter().fold("event\u{b7}".to_owned(), |key, byte| key + &format!("{byte:02x}"));
-        KeyClaim {
-            route: message.route.clone(),
-            key,
-            fingerprint: repeat,
-            message: message.id,
-            owner: self.owner.clone(),
-            opened_until: message.accepted_at.after(super::CLOSING),
-            keep_until: message.accepted_at.after(window),
-        }
+        self.claim(message, format!("event\u{b7}{}", hex(&repeat)), repeat, Duration::ZERO, window)
     }
 
     /// Stores a message as a dead letter that was never attempted.
@@ -213,20 +199,7 @@ impl Ingress {
         reason: String,
         key: Option<KeyClaim>,
     ) -> Result<Accepted, Problem> {
-        let record = AttemptRecord {
-            number: 0,
-            route: message.route.as_str().to_owned(),
-            started_at: message.accepted_at,
-            latency_ms: 0,
-            outcome: OutcomeSummary::default(),
-            verdict: VerdictKind::DeadLetter,
-            reason: reason.clone(),
-            delay_ms: None,
-            transition: "dead_letter".to_owned(),
-            clamped: Vec::new(),
-            withheld: None,
-            provenance: Provenance::default(),
-        };
+        let record = AttemptRecord::unattempted(&message.route, VerdictKind::DeadLetter, &reason, message.accepted_at);
         tracing::info!(
             target: "backstop::attempt",
             route = %message.route,

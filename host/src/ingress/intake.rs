@@ -13,13 +13,13 @@ use async_trait::async_trait;
 use http::Method;
 use sha2::{Digest as _, Sha256};
 
+use super::Ingress;
 use super::source::{Brought, Intake, Settlement, Stored};
-use super::{CLOSING, Ingress};
 use crate::attempt::{Made, Terms};
 use crate::clock::Timestamp;
 use crate::config::{Mode, Route};
-use crate::message::{AttemptRecord, Message, MessageId, Origin, Progress, Request, RouteName, State, Transition};
-use crate::queue::Offered;
+use crate::message::{AttemptRecord, Message, MessageId, Origin, Progress, Request, RouteName, State, Transition, hex};
+use crate::queue::{Offered, STORE_RETRY};
 use crate::routes::Standing;
 use crate::store::{Acceptance, Accepted, Entry, Hold, KeyClaim, KeyState};
 
@@ -27,8 +27,6 @@ use crate::store::{Acceptance, Accepted, Entry, Hold, KeyClaim, KeyState};
 const COME_AGAIN: Duration = Duration::from_secs(1);
 /// How long a delivery waits for a permit before the source is told to come again: until then it is deaf.
 const PERMIT_WITHIN: Duration = Duration::from_secs(1);
-/// The pauses between tries to write down what must be, at first and at most.
-const WRITE_AGAIN: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(2));
 /// Nobody waits, and whether the policy was asked for admission before, nobody knows.
 const TERMS: Terms = Terms { admits_again: true, ..Terms::QUEUED };
 /// The longest idempotency key, in bytes; a broker's own that is longer is known by its digest.
@@ -129,16 +127,9 @@ impl RouteIntake {
 
     /// The key under which a repeat is known again: of this source alone, and like no request's, which are ASCII.
     fn claim(&self, message: &Message, route: &Route) -> Option<KeyClaim> {
-        let key = message.idempotency_key.as_deref()?;
-        Some(KeyClaim {
-            route: route.name.clone(),
-            key: format!("{}\u{b7}{}", self.source, digest(key)),
-            fingerprint: super::request::fingerprint(&message.request),
-            message: message.id,
-            owner: self.ingress.owner.clone(),
-            opened_until: message.accepted_at.after(CLOSING),
-            keep_until: message.accepted_at.after(route.idempotency.keep),
-        })
+        let key = format!("{}\u{b7}{}", self.source, digest(message.idempotency_key.as_deref()?));
+        let fingerprint = super::request::fingerprint(&message.request);
+        Some(self.ingress.claim(message, key, fingerprint, Duration::ZERO, route.idempotency.keep))
     }
 
     /// Stores a message, as a dead letter if its body is too long. None: not now.
@@ -194,7 +185,7 @@ impl RouteIntake {
         let entry = Entry::Ended { state, reason, at: self.ingress.clock.now() };
         let message = Message { idempotency_key: None, ..message };
         let acceptance = Acceptance { message: message.clone(), entry, attempts, key: None, hold, order: None };
-        let mut wait = WRITE_AGAIN.0;
+        let mut wait = STORE_RETRY.0;
         while let Err(error) = self.ingress.store.accept(acceptance.clone()).await {
             tracing::error!(
                 source = self.source,
@@ -202,7 +193,7 @@ impl RouteIntake {
                 "cannot write down how a message ended; trying again"
             );
             self.ingress.clock.sleep(wait).await;
-            wait = (wait * 2).min(WRITE_AGAIN.1);
+            wait = (wait * 2).min(STORE_RETRY.1);
         }
         self.ingress.watch.ended(&message, state);
         if state == State::Dead { Settlement::DeadLetter } else { Settlement::Ack }
@@ -211,7 +202,7 @@ impl RouteIntake {
     /// A fallback leads it to another route: from here on it is ours, however often that takes.
     async fn hand_over(&self, message: Message, made: &Made, next: &RouteName, now: Timestamp) -> Settlement {
         let message = Message { route: next.clone(), idempotency_key: None, ..message };
-        let mut wait = WRITE_AGAIN.0;
+        let mut wait = STORE_RETRY.0;
         loop {
             let (attempts, hold) = (vec![made.record.clone()], made.hold.clone());
             match self.ingress.queue.take_over(message.clone(), now, attempts, hold, None).await {
@@ -220,7 +211,7 @@ impl RouteIntake {
                 Ok(Offered::Closed) => return Settlement::Requeue(COME_AGAIN),
                 Ok(Offered::Saturated | Offered::Key(_)) | Err(_) => self.ingress.clock.sleep(wait).await,
             }
-            wait = (wait * 2).min(WRITE_AGAIN.1);
+            wait = (wait * 2).min(STORE_RETRY.1);
         }
     }
 }
@@ -230,7 +221,7 @@ fn too_long(route: &Route) -> String {
 }
 
 fn digest(text: &str) -> String {
-    Sha256::digest(text.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&Sha256::digest(text.as_bytes()))
 }
 
 /// Whether a route can take what a source brings: nobody waits for it.

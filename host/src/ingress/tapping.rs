@@ -12,7 +12,7 @@ use tokio_util::task::TaskTracker;
 use super::Ingress;
 use super::intake::RouteIntake;
 use super::source::Intake;
-use crate::amqp::Dialer;
+use crate::amqp::{Dialer, in_words};
 use crate::config::{Feed, Tap};
 use crate::ingress::{nats, rabbitmq};
 
@@ -88,9 +88,7 @@ pub fn start(
             if let Err(error) = ended {
                 let error: &(dyn std::error::Error + 'static) = &*error;
                 tracing::error!(source = standing.source, error, "a source gave up");
-                let why = std::iter::successors(Some(error), |error| error.source());
-                let why = why.map(ToString::to_string).collect::<Vec<_>>().join(": ");
-                taps.note(Standing { gave_up: Some(why), ..standing });
+                taps.note(Standing { gave_up: Some(in_words(error)), ..standing });
             }
         });
     }

@@ -7,21 +7,20 @@
 mod reading;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{Path, Request, State as Shared};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use http::{HeaderValue, StatusCode, header, request::Parts};
-use tokio::sync::OwnedSemaphorePermit;
+use http::{HeaderValue, StatusCode, header};
 
 use super::request::idempotency_key;
-use super::{CLOSING, COME_AGAIN, Ingress, MESSAGE_ID, REPLAYED, insert_text, lane_saturated, refusal, unavailable};
-use crate::config::Route;
-use crate::message::{Message, MessageId};
+use super::{COME_AGAIN, Ingress, MESSAGE_ID, REPLAYED, insert_text, lane_saturated, unavailable};
+use crate::message::MessageId;
 use crate::problem::{Kind, Problem};
 use crate::queue::{Offered, Spoken};
-use crate::store::{KeyClaim, KeyState, StoreError};
+use crate::store::{KeyState, StoreError};
 use crate::transaction::{Transaction, Voice, Word};
 use reading::Prepare;
 
@@ -85,19 +84,6 @@ pub(crate) fn answer_to_word(spoken: &Spoken, word: Word) -> Result<Response, Pr
 }
 
 impl Ingress {
-    /// A place to be served in, for a caller that may be.
-    fn enter(&self, parts: &Parts) -> Result<OwnedSemaphorePermit, Problem> {
-        if self.stop.is_cancelled() {
-            return Err(Problem::new(Kind::ShuttingDown, "come again").retry_after(COME_AGAIN));
-        }
-        if let Some(why) = refusal(parts, self.loopback) {
-            return Err(why);
-        }
-        Arc::clone(&self.places).try_acquire_owned().map_err(|_| {
-            Problem::new(Kind::Saturated, "max_in_flight requests are being served").retry_after(COME_AGAIN)
-        })
-    }
-
     async fn prepare(&self, request: Request) -> Result<Response, Problem> {
         let (parts, body) = request.into_parts();
         let _place = self.enter(&parts)?;
@@ -116,12 +102,14 @@ impl Ingress {
         }
         let request = Arc::new(asked.message.request(&route)?);
         let message = self.message(&route, request, key);
-        let claim = self.claim(&message, &route);
+        let fingerprint = reading::fingerprint(&message.request);
+        let key = message.idempotency_key.clone();
+        let claim = key.map(|key| self.claim(&message, key, fingerprint, Duration::ZERO, route.idempotency.keep));
         let first_check = message.accepted_at.after(back.after);
         let (id, name) = (message.id, route.name.clone());
         match self.queue.prepare(message, first_check, claim).await.map_err(unavailable)? {
             Offered::Accepted => {
-                self.agenda.expect(&name, first_check);
+                self.agenda.put(&name, first_check);
                 self.prepared(id, false).await
             }
             Offered::Saturated => Err(lane_saturated(&name)),
@@ -139,19 +127,6 @@ impl Ingress {
                 Err(Problem::new(Kind::KeyReused, detail))
             }
         }
-    }
-
-    /// The idempotency key that a half message brings.
-    fn claim(&self, message: &Message, route: &Route) -> Option<KeyClaim> {
-        message.idempotency_key.clone().map(|key| KeyClaim {
-            route: route.name.clone(),
-            key,
-            fingerprint: reading::fingerprint(&message.request),
-            message: message.id,
-            owner: self.owner.clone(),
-            opened_until: message.accepted_at.after(CLOSING),
-            keep_until: message.accepted_at.after(route.idempotency.keep),
-        })
     }
 
     /// 201: the half message is on disk.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
-use super::{Fault, Outcome, Verdict};
+use super::{Fault, Outcome, RouteName, Verdict};
 use crate::clock::Timestamp;
 
 /// One line of a message's journal. Serialised as JSON in the store and in the API.
@@ -50,6 +50,25 @@ pub enum Withheld {
 }
 
 impl AttemptRecord {
+    /// That nothing was attempted: a message was put aside, or given up, for this reason. What is then done is what the
+    /// verdict is called.
+    pub fn unattempted(route: &RouteName, verdict: VerdictKind, reason: &str, at: Timestamp) -> Self {
+        Self {
+            number: 0,
+            route: route.as_str().to_owned(),
+            started_at: at,
+            latency_ms: 0,
+            outcome: OutcomeSummary::default(),
+            verdict,
+            reason: reason.to_owned(),
+            delay_ms: None,
+            transition: verdict.as_str().to_owned(),
+            clamped: Vec::new(),
+            withheld: None,
+            provenance: Provenance::default(),
+        }
+    }
+
     /// An attempt that may have reached its destination and of which nothing more is known: the host that made it
     /// stopped, by `noticed_at`, before it wrote down what became of it. It does not count against the route's limits.
     pub fn interrupted(number: u32, route: &str, noticed_at: Timestamp) -> Self {

@@ -25,7 +25,7 @@ use super::sandbox::{MAX_MEMORY, Sandbox, SandboxError, bytes};
 use super::schema::{ConfigSchema, Violation};
 use super::v0_1::{Contract, VERSION};
 use crate::config::PolicyLimits;
-use crate::message::PolicyRef;
+use crate::message::{PolicyRef, hex};
 
 /// The largest file that is looked at.
 pub(super) const MAX_FILE: usize = 32 << 20;
@@ -263,7 +263,7 @@ pub(super) fn is_name(name: &str) -> bool {
 
 /// SHA-256, in hexadecimal.
 pub(super) fn digest(file: &[u8]) -> String {
-    Sha256::digest(file).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&Sha256::digest(file))
 }
 
 /// Reads a file, and no more of it than a policy may have.

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::{Lane, Offered, Permit, Queue, Waits};
+use super::{Lane, Offered, Queue, Waits};
 use crate::clock::{Stopwatch, Timestamp};
 use crate::message::{Message, MessageId};
 use crate::store::{Entry, KeyClaim, Preparation, Prepared, Said, Saying, StoreError};
@@ -90,7 +90,7 @@ impl Queue {
     /// Confirms, with a place in the lane that it has had since it was prepared.
     async fn confirm(self: &Arc<Self>, saying: Saying, lane: Option<&Arc<Lane>>) -> Result<Said<()>, StoreError> {
         let at = saying.at;
-        let permit = lane.and_then(|lane| self.permit_now(lane, at));
+        let permit = lane.filter(|lane| self.is_free(lane, at)).and_then(|lane| lane.try_permit(at));
         let entry = match permit {
             Some(_) => Entry::Leased(self.lease()),
             None => Entry::Queued { due: at },
@@ -113,21 +113,5 @@ impl Queue {
             (Some(lane), _) => self.expect(lane, Waits::First, self.clock.now()),
         }
         Ok(Said::Taken(()))
-    }
-
-    /// The right to attempt a message that comes now, if there is one and nothing is before it.
-    fn permit_now(&self, lane: &Lane, now: Timestamp) -> Option<Permit> {
-        let is_free = !lane.has_backlog(now)
-            && self.holds.held_until(&lane.destination, now).is_none()
-            && !self.stop.is_cancelled();
-        if is_free { lane.try_permit(now) } else { None }
-    }
-
-    /// Does `work` on a task that a shutdown waits for.
-    async fn onward<T: Send + 'static>(
-        &self,
-        work: impl Future<Output = Result<T, StoreError>> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        self.in_flight.spawn(work).await.unwrap_or_else(|broken| Err(StoreError::Unavailable(Box::new(broken))))
     }
 }

@@ -27,6 +27,22 @@ macro_rules! summary_columns {
 }
 pub(super) use summary_columns;
 
+/// The columns that both stores read a transaction from.
+macro_rules! transaction_columns {
+    () => {
+        "id, route, state, reason, checks, unreached, method, path, prepared_at, due_at, ended_at"
+    };
+}
+pub(super) use transaction_columns;
+
+/// The columns that both stores read a half message from, of `transactions t` and `half_requests h`.
+macro_rules! half_message_columns {
+    () => {
+        "t.id, t.route, t.idempotency_key, t.prepared_at, t.method, t.path, h.headers"
+    };
+}
+pub(super) use half_message_columns;
+
 /// The column `turn`: in no order, or out of it.
 pub(super) const TURN_NONE: i64 = 0;
 /// The one that may be attempted; dead, it keeps the others waiting.

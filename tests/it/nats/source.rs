@@ -26,7 +26,6 @@ fn draft(url: &str, settle: Settle) -> Draft {
         stream: STREAM.into(),
         consumer: CONSUMER.into(),
         filter: None,
-        route: "orders".into(),
         prefetch: 64,
         settle,
         ack_wait: Duration::from_secs(30),

@@ -29,8 +29,6 @@ const ACK_WAIT: Duration = Duration::from_secs(30);
 /// What every source says.
 struct Common {
     name: String,
-    /// None where it is wrong, which was reported.
-    route: Option<RouteName>,
     prefetch: u16,
     settle: Settle,
     connect: Connect,
@@ -94,7 +92,7 @@ impl Resolver<'_> {
             );
         }
         let (nats, rabbitmq) = (raw.nats.given(), raw.rabbitmq.given());
-        let common = Common { name: name.to_owned(), route: route.clone(), prefetch, settle, connect };
+        let common = Common { name: name.to_owned(), prefetch, settle, connect };
         let tap = match (nats, rabbitmq) {
             (Some(nats), None) => self.nats(&place.key("nats"), nats, common).map(Tap::Nats),
             (None, Some(rabbitmq)) => self.rabbitmq(&place.key("rabbitmq"), rabbitmq, common).map(Tap::RabbitMq),
@@ -120,7 +118,7 @@ impl Resolver<'_> {
             .delivery_limit
             .is_present()
             .then(|| self.count(&place.key("delivery_limit"), raw.delivery_limit, 1..=u64::from(u32::MAX), 1));
-        let Common { name, prefetch, settle, connect, .. } = common;
+        let Common { name, prefetch, settle, connect } = common;
         Some(RabbitMq { name, broker: broker?, queue: queue?, prefetch, settle, connect, delivery_limit })
     }
 
@@ -159,14 +157,13 @@ impl Resolver<'_> {
             .max_deliver
             .is_present()
             .then(|| self.count(&place.key("max_deliver"), raw.max_deliver, 1..=u64::from(u32::MAX), 1));
-        let Common { name, route, prefetch, settle, connect } = common;
+        let Common { name, prefetch, settle, connect } = common;
         let draft = Draft {
             name,
             address: address?,
             stream: stream?,
             consumer: consumer?,
             filter: raw.filter.given(),
-            route: route.map(|route| route.as_str().to_owned()).unwrap_or_default(),
             prefetch,
             settle,
             ack_wait,

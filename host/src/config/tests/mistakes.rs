@@ -260,7 +260,7 @@ fn mistakes_of_what_bounds_a_lane() {
         ("check_back: { after: 1m }", "check_back.url", "missing"),
         ("check_back: shop.test", "check_back", "https://"),
         ("check_back: 'https://{id}.shop.test/'", "check_back", "in the path or the query"),
-        ("check_back: { url: 'nats://shop.test:4222/orders' }", "check_back.url", "over HTTP"),
+        ("check_back: { url: 'nats://shop.test:4222/orders' }", "check_back.url", "only http and https are spoken"),
         ("check_back: { url: https://shop.test/, every: 1ms }", "check_back.every", "10ms to 24h"),
         ("check_back: { url: https://shop.test/, after: 31d }", "check_back.after", "1ms to 30d"),
         ("check_back: { url: https://shop.test/, max_checks: 0 }", "check_back.max_checks", "1 to 1000000"),

@@ -129,7 +129,6 @@ mod tests {
             stream: "ORDERS".into(),
             consumer: "backstop".into(),
             filter: filter.map(Into::into),
-            route: "orders".into(),
             prefetch: 64,
             settle: Settle::OnStore,
             ack_wait: Duration::from_secs(30),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::dispatch::nats::{Address, BadAddress};
+use crate::dispatch::nats::Address;
 use crate::ingress::source::{Connect, Settle};
 
 /// How many messages may be outstanding, unless it is said.
@@ -27,8 +27,6 @@ pub struct Draft {
     pub consumer: String,
     /// Which of the stream's subjects are wanted; none: all of them.
     pub filter: Option<String>,
-    /// The route that messages go to.
-    pub route: String,
     /// How many messages may be outstanding (taken and not settled), 1 to 1000.
     pub prefetch: u16,
     /// When they are settled.
@@ -49,7 +47,6 @@ pub struct Settings {
     pub(crate) stream: String,
     pub(crate) consumer: String,
     pub(crate) filter: Option<String>,
-    pub(crate) route: String,
     pub(crate) prefetch: u16,
     pub(crate) settle: Settle,
     pub(crate) ack_wait: Duration,
@@ -63,8 +60,7 @@ impl Settings {
     /// # Errors
     /// With everything that is wrong with it.
     pub fn new(draft: Draft) -> Result<Self, Vec<BadSetting>> {
-        let Draft { name, address, stream, consumer, filter, route, prefetch, settle, ack_wait, max_deliver, connect } =
-            draft;
+        let Draft { name, address, stream, consumer, filter, prefetch, settle, ack_wait, max_deliver, connect } = draft;
         let mut bad = Vec::new();
         let mut check = |holds: bool, why: BadSetting| bad.extend((!holds).then_some(why));
         check(is_name(&stream), BadSetting::Stream);
@@ -77,17 +73,12 @@ impl Settings {
         if !bad.is_empty() {
             return Err(bad);
         }
-        Ok(Self { name, address, stream, consumer, filter, route, prefetch, settle, ack_wait, max_deliver, connect })
+        Ok(Self { name, address, stream, consumer, filter, prefetch, settle, ack_wait, max_deliver, connect })
     }
 
     /// The source's name.
     pub fn name(&self) -> &str {
         &self.name
-    }
-
-    /// The route that messages go to.
-    pub fn route(&self) -> &str {
-        &self.route
     }
 }
 
@@ -113,9 +104,6 @@ fn is_filter(filter: &str) -> bool {
 /// What is wrong with a setting.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum BadSetting {
-    /// The server's URL is none.
-    #[error("url: {0}")]
-    Url(#[from] BadAddress),
     /// The stream's name is none.
     #[error("stream: a name has 1 to 255 characters, without spaces, '.', '*', '>', '/' and '\\'")]
     Stream,
@@ -150,7 +138,6 @@ mod tests {
             stream: "ORDERS".into(),
             consumer: "backstop".into(),
             filter: None,
-            route: "orders".into(),
             prefetch: DEFAULT_PREFETCH,
             settle: Settle::OnStore,
             ack_wait: Duration::from_secs(30),

@@ -58,7 +58,7 @@ impl Subscription {
         let inbox = Subject::from(client.new_inbox());
         let messages = client.subscribe(inbox.clone()).await.map_err(|error| error.to_string())?;
         let window = Window::new(carrier.settings.prefetch);
-        tracing::info!(source = carrier.settings.name(), route = carrier.settings.route(), "subscribed");
+        tracing::info!(source = carrier.settings.name(), "subscribed");
         Ok(Self { consumer, carrier, inbox, messages, losses, window })
     }
 

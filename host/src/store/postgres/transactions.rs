@@ -26,20 +26,6 @@ use crate::store::{
 };
 use crate::transaction::{Transaction, TransactionState, Word};
 
-/// The columns that a transaction is read from.
-macro_rules! columns {
-    () => {
-        "id, route, state, reason, checks, unreached, method, path, prepared_at, due_at, ended_at"
-    };
-}
-
-/// The columns that a half message is read from, of `transactions AS t` and `half_requests AS h`.
-macro_rules! message_columns {
-    () => {
-        "t.id, t.route, t.idempotency_key, t.prepared_at, t.method, t.path, h.headers"
-    };
-}
-
 /// Writes a half message down, unless its idempotency key was used before. `headers` are its header fields, encoded.
 ///
 /// # Errors
@@ -177,7 +163,7 @@ async fn whole(
 ) -> Result<Option<(Message, Option<String>, Vec<u8>)>, Failure> {
     const WHOLE: &str = concat!(
         "SELECT ",
-        message_columns!(),
+        encoding::half_message_columns!(),
         ", h.body, t.order_key FROM transactions AS t JOIN half_requests AS h ON h.id = t.id WHERE t.id = $1"
     );
     let Some(row) = connection.query_opt(WHOLE, &[&uuid(id)]).await? else { return Ok(None) };
@@ -190,7 +176,7 @@ fn without_request() -> Failure {
     Failure::Unusable("it has an open transaction without its request".to_owned())
 }
 
-/// A half message from `message_columns`.
+/// A half message from `encoding::half_message_columns`.
 fn message(row: &Row, body: Bytes) -> Result<Message, Failure> {
     let route: &str = rows::column(row, "route")?;
     let method: &str = rows::column(row, "method")?;
@@ -231,7 +217,7 @@ pub(super) async fn claim(
          FROM picked AS p LEFT JOIN half_requests AS h ON h.id = p.id
          WHERE t.id = p.id
          RETURNING p.due, t.checks, t.unreached, ",
-        message_columns!()
+        encoding::half_message_columns!()
     );
     connection.begin().await?;
     let taken = connection
@@ -319,7 +305,7 @@ pub(super) async fn resume(connection: Connection<'_>, id: MessageId, now: Times
 /// # Errors
 /// [`Failure`]
 pub(super) async fn one(connection: Connection<'_>, id: MessageId) -> Result<Option<Transaction>, Failure> {
-    const ONE: &str = concat!("SELECT ", columns!(), " FROM transactions WHERE id = $1");
+    const ONE: &str = concat!("SELECT ", encoding::transaction_columns!(), " FROM transactions WHERE id = $1");
     connection.query_opt(ONE, &[&uuid(id)]).await?.map(|row| transaction(&row)).transpose()
 }
 
@@ -355,13 +341,13 @@ pub(super) async fn list(connection: Connection<'_>, filter: &TransactionFilter)
     // Along the ids; the few that are open are found along an index of their own.
     const ALL: &str = concat!(
         "SELECT ",
-        columns!(),
+        encoding::transaction_columns!(),
         " FROM transactions WHERE id < $1 AND ($2::text IS NULL OR route = $2) AND ($3::text IS NULL OR state = $3)
          ORDER BY id DESC LIMIT $4"
     );
     const OPEN: &str = concat!(
         "SELECT ",
-        columns!(),
+        encoding::transaction_columns!(),
         " FROM transactions
          WHERE state IN ('prepared', 'parked') AND state = $3::text AND id < $1 AND ($2::text IS NULL OR route = $2)
          ORDER BY id DESC LIMIT $4"

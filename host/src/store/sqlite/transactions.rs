@@ -19,20 +19,6 @@ use crate::store::{
 };
 use crate::transaction::{Transaction, TransactionState, Word};
 
-/// The columns that a transaction is read from.
-macro_rules! columns {
-    () => {
-        "id, route, state, reason, checks, unreached, method, path, prepared_at, due_at, ended_at"
-    };
-}
-
-/// The columns that a half message is read from, of `transactions t` and `half_requests h`.
-macro_rules! message_columns {
-    () => {
-        "t.id, t.route, t.idempotency_key, t.prepared_at, t.method, t.path, h.headers"
-    };
-}
-
 /// Greater than every id, which has 16 bytes.
 const BEYOND_IDS: [u8; 17] = [0xff; 17];
 
@@ -139,7 +125,7 @@ fn whole(connection: &Connection, seq: i64) -> Result<(Message, Option<String>, 
     connection
         .prepare_cached(concat!(
             "SELECT ",
-            message_columns!(),
+            encoding::half_message_columns!(),
             ", h.body, t.order_key FROM transactions t JOIN half_requests h ON h.seq = t.seq WHERE t.seq = ?1"
         ))?
         .query_row([seq], |row| {
@@ -152,7 +138,7 @@ fn whole(connection: &Connection, seq: i64) -> Result<(Message, Option<String>, 
         .unwrap_or_else(|| Err(StoreError::Unusable("it has an open transaction without its request".to_owned())))
 }
 
-/// A half message from `message_columns`.
+/// A half message from `encoding::half_message_columns`.
 fn message(row: &Row<'_>, body: Bytes) -> Result<Message, StoreError> {
     let route: String = row.get(1)?;
     let method: String = row.get(4)?;
@@ -199,7 +185,7 @@ pub(super) fn claim(
         let check = connection
             .prepare_cached(concat!(
                 "SELECT ",
-                message_columns!(),
+                encoding::half_message_columns!(),
                 ", t.checks, t.unreached FROM transactions t JOIN half_requests h ON h.seq = t.seq WHERE t.seq = ?1"
             ))?
             .query_row([seq], |row| {
@@ -281,7 +267,7 @@ pub(super) fn recover(connection: &Connection, owner: &Owner, now: Timestamp) ->
 /// [`StoreError`]
 pub(super) fn one(connection: &Connection, id: MessageId) -> Result<Option<Transaction>, StoreError> {
     connection
-        .prepare_cached(concat!("SELECT ", columns!(), " FROM transactions WHERE id = ?1"))?
+        .prepare_cached(concat!("SELECT ", encoding::transaction_columns!(), " FROM transactions WHERE id = ?1"))?
         .query_row([id.as_bytes()], |row| Ok(transaction(row)))
         .optional()?
         .transpose()
@@ -323,13 +309,13 @@ pub(super) fn list(connection: &Connection, filter: &TransactionFilter) -> Resul
     // Along the ids; the few that are open are found along an index of their own.
     const ALL: &str = concat!(
         "SELECT ",
-        columns!(),
+        encoding::transaction_columns!(),
         " FROM transactions WHERE id < ?1 AND (?2 IS NULL OR route = ?2) AND (?3 IS NULL OR +state = ?3)
          ORDER BY id DESC LIMIT ?4"
     );
     const OPEN: &str = concat!(
         "SELECT ",
-        columns!(),
+        encoding::transaction_columns!(),
         " FROM transactions INDEXED BY transactions_open
          WHERE state IN ('prepared', 'parked') AND state = ?3 AND id < ?1 AND (?2 IS NULL OR route = ?2)
          ORDER BY id DESC LIMIT ?4"
