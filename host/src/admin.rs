@@ -3,6 +3,7 @@
 //! It listens on loopback unless the configuration says otherwise, and then asks for a token. What changes something
 //! is a POST with a JSON body, which a page of another origin cannot send.
 
+mod archive;
 mod parked;
 mod routes;
 mod transactions;
@@ -95,6 +96,7 @@ pub fn router(admin: Arc<Admin>) -> Router {
         .route("/v1/dead/redrive", post(redrive))
         .route("/v1/dead/discard", post(discard))
         .merge(transactions::paths())
+        .merge(archive::paths())
         .route("/v1/parked/discard", post(parked::discard))
         .layer(axum::extract::DefaultBodyLimit::max(MAX_BODY))
         .layer(middleware::from_fn_with_state(Arc::clone(&admin), guard));
@@ -107,7 +109,7 @@ pub fn router(admin: Arc<Admin>) -> Router {
 }
 
 async fn nothing_here(request: Request) -> Response {
-    let detail = "GET /v1/routes, /v1/config, /v1/policies, /v1/sources, /v1/alarms, /v1/holds, /v1/messages, /v1/transactions; POST /v1/dead/redrive, /v1/dead/discard, /v1/parked/discard, /v1/transactions/{id}/resume";
+    let detail = "GET /v1/routes, /v1/config, /v1/policies, /v1/sources, /v1/alarms, /v1/holds, /v1/messages, /v1/archive, /v1/transactions; POST /v1/dead/redrive, /v1/dead/discard, /v1/parked/discard, /v1/transactions/{id}/resume, /v1/archive/{id}/republish";
     Problem::new(Kind::NotFound, detail).answer(request.uri().path())
 }
 

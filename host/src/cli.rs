@@ -6,6 +6,7 @@ macro_rules! out {
     ($($line:tt)*) => { $crate::cli::print(format_args!($($line)*)) };
 }
 
+mod archive;
 mod check;
 mod dead;
 mod demo;
@@ -83,6 +84,11 @@ enum Command {
         after_help = "Examples:\n  backstop transactions list --state parked\n  backstop transactions resume 01931b5e-…"
     )]
     Transactions(transactions::Transactions),
+    /// Find messages that have been, take them out as NDJSON, or publish them again.
+    #[command(
+        after_help = "Examples:\n  backstop archive query --state dead --from 2h --body /order/country=NO\n  backstop archive export --route orders > orders.ndjson\n  backstop archive republish --state dead --reason maintenance --rate 20"
+    )]
+    Archive(archive::Archive),
     /// Build policies, try them, and ask them.
     Policy(policy::Policy),
 }
@@ -140,6 +146,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Messages(messages) => messages.run().await,
         Command::Dead(dead) => dead.run().await,
         Command::Transactions(transactions) => transactions.run().await,
+        Command::Archive(archive) => archive.run().await,
         Command::Policy(policy) => policy.run().await,
     };
     log.flush();

@@ -4,6 +4,7 @@
 //! be replayed. Clippy refuses the ambient functions outside this file.
 
 use std::fmt;
+use std::str::FromStr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -49,6 +50,24 @@ impl fmt::Display for Timestamp {
         }
     }
 }
+
+impl FromStr for Timestamp {
+    type Err = BadTimestamp;
+
+    /// RFC 3339, rounded down to a millisecond; or milliseconds since the Unix epoch.
+    fn from_str(text: &str) -> Result<Self, BadTimestamp> {
+        if let Ok(millis) = text.parse() {
+            return Ok(Self::from_millis(millis));
+        }
+        let moment = text.parse::<jiff::Timestamp>().map_err(|_| BadTimestamp)?;
+        u64::try_from(moment.as_millisecond()).map(Self::from_millis).map_err(|_| BadTimestamp)
+    }
+}
+
+/// A text that is no moment since 1970.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("no moment: write it as RFC 3339 has it, such as 2026-11-22T07:30:00Z")]
+pub struct BadTimestamp;
 
 /// A number drawn uniformly from `[0, 1)`, given to the pure functions that need one.
 #[derive(Clone, Copy, PartialEq, Debug)]

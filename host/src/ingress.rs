@@ -45,10 +45,10 @@ pub(crate) use transactions::answer_to_word;
 use waiting::Waiting;
 
 /// What a caller refused for want of room is told to wait.
-const COME_AGAIN: Duration = Duration::from_secs(1);
+pub(crate) const COME_AGAIN: Duration = Duration::from_secs(1);
 
 /// What a caller of a disabled route is told to wait: how long that takes, nobody knows.
-const COME_LATER: Duration = Duration::from_secs(60);
+pub(crate) const COME_LATER: Duration = Duration::from_secs(60);
 
 /// How long after its caller's deadline a request may still be held to be served: the time its answer takes to be
 /// written down.

@@ -35,6 +35,14 @@ impl MessageId {
         Self(Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, seconds, nanos)))
     }
 
+    /// The smallest identity that can be of `moment`: whatever came before it has a smaller one.
+    pub fn first_of(moment: Timestamp) -> Self {
+        let mut bytes = [0; 16];
+        let [.., a, b, c, d, e, f] = moment.as_millis().to_be_bytes();
+        bytes[..6].copy_from_slice(&[a, b, c, d, e, f]);
+        Self::from_bytes(bytes)
+    }
+
     /// The identity with these sixteen bytes.
     pub const fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(Uuid::from_bytes(bytes))

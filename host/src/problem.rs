@@ -37,6 +37,8 @@ pub enum Kind {
     RouteServed,
     /// No such message.
     UnknownMessage,
+    /// The message has not ended, and what was asked for is only done to those that have.
+    NotEnded,
     /// No such half message.
     UnknownTransaction,
     /// The other word was said of the half message before.
@@ -86,6 +88,7 @@ impl Kind {
             }
             Self::RouteServed => ("route-served", StatusCode::CONFLICT, "The route is served"),
             Self::UnknownMessage => ("unknown-message", StatusCode::NOT_FOUND, "There is no such message"),
+            Self::NotEnded => ("not-ended", StatusCode::CONFLICT, "The message has not ended"),
             Self::UnknownTransaction => ("unknown-transaction", StatusCode::NOT_FOUND, "There is no such half message"),
             Self::ContraryWord => ("contrary-word", StatusCode::CONFLICT, "The other word was said before, and holds"),
             Self::NotFound => ("not-found", StatusCode::NOT_FOUND, "There is nothing here"),

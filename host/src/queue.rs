@@ -18,6 +18,7 @@ mod order;
 mod permit;
 mod places;
 mod rate;
+mod republishing;
 mod status;
 mod transacting;
 #[cfg(test)]
@@ -45,6 +46,7 @@ use lane::Waits;
 pub use lanes::{ByRoute, Lanes, lanes};
 use lease::Leases;
 pub use permit::{Permit, RetryRight};
+pub use republishing::{BadRun, Republished, Run};
 pub use status::{BreakerStatus, LaneStatus};
 pub use transacting::Spoken;
 

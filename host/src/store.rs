@@ -101,6 +101,13 @@ pub trait Store: Transacting + Send + Sync + 'static {
     /// [`StoreError`]
     async fn list(&self, filter: Filter) -> Result<Vec<Summary>, StoreError>;
 
+    /// The archive's lines after the message `after` (none: from the first), oldest first, at most `limit`: every message
+    /// that is kept has one.
+    ///
+    /// # Errors
+    /// [`StoreError`]
+    async fn archived(&self, after: Option<MessageId>, limit: u32) -> Result<Vec<ArchiveLine>, StoreError>;
+
     /// Queues what is selected again, due at once, with its attempts counted afresh. Only messages that ended dead,
     /// answered or dropped are redriven; the others that were named are left alone. Answers how many were.
     ///
@@ -367,6 +374,21 @@ pub struct Stored {
     pub attempts: Vec<AttemptRecord>,
     /// What it waits for, while it is behind another one of its order.
     pub blocked_by: Option<Blocker>,
+}
+
+/// What the archive's own line says of a message, without its request and its journal.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ArchiveLine {
+    /// Its identity.
+    pub id: MessageId,
+    /// The publish that it belongs to: see [`Message::uid`].
+    pub uid: MessageId,
+    /// The route it is on.
+    pub route: String,
+    /// Its state.
+    pub state: State,
+    /// When it was accepted; its id may be older.
+    pub accepted_at: Timestamp,
 }
 
 /// The message whose turn it is in an order, and which those behind it wait for.

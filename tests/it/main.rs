@@ -8,6 +8,7 @@ mod reliable_message;
 mod maintenance;
 mod event_pipeline;
 mod events;
+mod archive;
 mod scan_platform;
 mod fallback;
 mod carriage;

@@ -67,9 +67,9 @@ pub enum ClientError {
         /// The problem's detail, or its title, or what the status says.
         detail: String,
     },
-    /// The answer is longer than [`ANSWER_LIMIT`].
-    #[error("the answer is longer than {ANSWER_LIMIT} bytes: ask for less of it")]
-    TooLong,
+    /// The answer is longer than is read, in bytes: [`ANSWER_LIMIT`], or what was asked for.
+    #[error("the answer is longer than {0} bytes: ask for less of it")]
+    TooLong(usize),
     /// The answer is not the JSON that was expected.
     #[error("failed to read the answer: is that address a Backstop host of the same version?")]
     Unreadable(#[source] serde_json::Error),
@@ -81,6 +81,8 @@ pub struct HostClient {
     base: Url,
     authorization: Option<HeaderValue>,
     client: reqwest::Client,
+    /// The longest answer that is read, in bytes.
+    longest: usize,
 }
 
 impl HostClient {
@@ -95,7 +97,13 @@ impl HostClient {
             value.set_sensitive(true);
             Some(value)
         });
-        Ok(Self { base, authorization, client })
+        Ok(Self { base, authorization, client, longest: ANSWER_LIMIT })
+    }
+
+    /// The same, reading answers of up to `longest` bytes.
+    #[must_use]
+    pub fn reading_up_to(self, longest: usize) -> Self {
+        Self { longest, ..self }
     }
 
     /// `GET path`, with `query` (names and values as they are: they are encoded here).
@@ -162,8 +170,8 @@ impl HostClient {
         let mut answer = self.client.execute(request).await.map_err(failed)?;
         let mut body = BytesMut::new();
         while let Some(chunk) = answer.chunk().await.map_err(failed)? {
-            if body.len().saturating_add(chunk.len()) > ANSWER_LIMIT {
-                return Err(ClientError::TooLong);
+            if body.len().saturating_add(chunk.len()) > self.longest {
+                return Err(ClientError::TooLong(self.longest));
             }
             body.extend_from_slice(&chunk);
         }

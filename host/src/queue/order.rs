@@ -1,17 +1,14 @@
 //! Orders: which of a route's messages are delivered one after the other. Here is only read what a message says it
 //! belongs to; that nobody overtakes is the store's to see to.
 
-use std::borrow::Cow;
-use std::fmt;
-
 use bytes::Bytes;
 use http::{HeaderMap, header};
-use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use sha2::{Digest, Sha256};
 
 use crate::config::OrderKey;
 use crate::event::percent_octets;
 use crate::message::Request;
+use crate::pointer::Pointer;
 
 /// The longest key that is kept as it is, in bytes: of a longer one its SHA-256 is.
 const LONGEST: usize = 255;
@@ -21,7 +18,7 @@ const LONGEST: usize = 255;
 pub(super) fn key_of(key: &OrderKey, request: &Request) -> Option<String> {
     let found = match key {
         OrderKey::Header(name) => request.headers.get(name)?.as_bytes().to_vec(),
-        OrderKey::Json(steps) => scalar_at(&request.body, steps)?.into_bytes(),
+        OrderKey::Json(pointer) => pointer.scalar_in(&request.body)?.into_bytes(),
         OrderKey::CloudEvent(attribute) => event_attribute(&request.headers, &request.body, attribute)?,
     };
     match String::from_utf8(found) {
@@ -48,110 +45,14 @@ fn event_attribute(headers: &HeaderMap, body: &Bytes, attribute: &str) -> Option
     let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     let is_structured = kind.get(..28).is_some_and(|kind| kind.eq_ignore_ascii_case("application/cloudevents+json"));
     if is_structured {
-        return scalar_at(body, &[attribute.to_owned()]).map(String::into_bytes);
+        return Pointer::to_member(attribute).scalar_in(body).map(String::into_bytes);
     }
     headers.get(format!("ce-{attribute}")).map(|value| percent_octets(value.as_bytes()))
-}
-
-/// The string, number or truth at the end of `steps` in a JSON document, as text; none when there is nothing of the
-/// kind there, or it is no JSON. What leads elsewhere is passed over, and not kept.
-fn scalar_at(body: &[u8], steps: &[String]) -> Option<String> {
-    let mut reader = serde_json::Deserializer::from_slice(body);
-    let found = At(steps).deserialize(&mut reader).ok()?;
-    reader.end().ok()?;
-    found
-}
-
-/// Reads the value that these steps of a JSON pointer lead to.
-struct At<'s>(&'s [String]);
-
-impl<'de> DeserializeSeed<'de> for At<'_> {
-    type Value = Option<String>;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl At<'_> {
-    /// What a scalar comes to: the key, if the steps end here.
-    fn scalar<T: fmt::Display, E>(&self, scalar: T) -> Result<Option<String>, E> {
-        Ok(self.0.is_empty().then(|| scalar.to_string()))
-    }
-}
-
-impl<'de> Visitor<'de> for At<'_> {
-    type Value = Option<String>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JSON")
-    }
-
-    fn visit_bool<E: Error>(self, value: bool) -> Result<Self::Value, E> {
-        self.scalar(value)
-    }
-
-    fn visit_i64<E: Error>(self, value: i64) -> Result<Self::Value, E> {
-        self.scalar(value)
-    }
-
-    fn visit_u64<E: Error>(self, value: u64) -> Result<Self::Value, E> {
-        self.scalar(value)
-    }
-
-    fn visit_f64<E: Error>(self, value: f64) -> Result<Self::Value, E> {
-        self.scalar(value)
-    }
-
-    fn visit_str<E: Error>(self, value: &str) -> Result<Self::Value, E> {
-        self.scalar(value)
-    }
-
-    fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
-        Ok(None)
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
-        let (index, rest) = match self.0.split_first() {
-            Some((step, rest)) => (array_index(step), rest),
-            None => (None, self.0),
-        };
-        for _ in 0..index.unwrap_or(0) {
-            if items.next_element::<IgnoredAny>()?.is_none() {
-                return Ok(None);
-            }
-        }
-        let found = match index {
-            Some(_) => items.next_element_seed(At(rest))?.flatten(),
-            None => None,
-        };
-        while items.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(found)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
-        let mut found = None;
-        while let Some(name) = members.next_key::<Cow<'de, str>>()? {
-            match self.0.split_first() {
-                // Of members by the same name the last one counts, as in most readers.
-                Some((step, rest)) if *step == name => found = members.next_value_seed(At(rest))?,
-                _ => _ = members.next_value::<IgnoredAny>()?,
-            }
-        }
-        Ok(found)
-    }
-}
-
-/// An index as RFC 6901 has it: without leading zeros. `-`, the element after the last, is never there.
-fn array_index(step: &str) -> Option<usize> {
-    let is_plain = step == "0" || !step.starts_with(['0', '+']);
-    step.parse().ok().filter(|_| is_plain)
 }
 
 #[cfg(test)]
 mod tests {
     use http::Method;
-    use proptest::prelude::*;
 
     use super::*;
     use crate::config::Unit as _;
@@ -204,34 +105,5 @@ mod tests {
         assert_eq!(found("header:x-key", &[("x-key", &long[1..])], "").unwrap().len(), 255);
         let bytes = found("ce:subject", &[("ce-subject", "%ff")], "").unwrap();
         assert_eq!(bytes.len(), 64);
-    }
-
-    proptest! {
-        /// serde_json's own pointers read the same, where both have an answer.
-        #[test]
-        fn pointers_lead_where_others_say(steps in proptest::collection::vec("[a-c]|[0-3]|[~/]", 0..4)) {
-            let document = serde_json::json!({
-                "a": { "b": [1, "two", { "c": false, "0": "zero" }], "~": "tilde", "/": { "a": "deep" } },
-                "b": [["x"], { "a": 1.5 }],
-                "0": "at zero",
-                "c": null,
-            });
-            let pointer: String =
-                steps.iter().map(|step| format!("/{}", step.replace('~', "~0").replace('/', "~1"))).collect();
-            let expected = document.pointer(&pointer).and_then(|value| match value {
-                serde_json::Value::String(text) => Some(text.clone()),
-                serde_json::Value::Number(number) => Some(number.to_string()),
-                serde_json::Value::Bool(truth) => Some(truth.to_string()),
-                _ => None,
-            });
-            prop_assert_eq!(scalar_at(document.to_string().as_bytes(), &steps), expected);
-        }
-
-        #[test]
-        fn no_bytes_break_it(body in proptest::collection::vec(any::<u8>(), 0..200), text in any::<String>()) {
-            scalar_at(&body, &["a".to_owned()]);
-            scalar_at(text.as_bytes(), &[]);
-            percent_octets(&body);
-        }
     }
 }

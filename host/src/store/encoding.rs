@@ -27,6 +27,14 @@ macro_rules! summary_columns {
 }
 pub(super) use summary_columns;
 
+/// The columns that both stores read a line of the archive from, of `messages`.
+macro_rules! archive_columns {
+    () => {
+        "id, coalesce(publish, id) AS uid, route, state, accepted_at"
+    };
+}
+pub(super) use archive_columns;
+
 /// The columns that both stores read a transaction from.
 macro_rules! transaction_columns {
     () => {

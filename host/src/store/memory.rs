@@ -10,9 +10,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use async_trait::async_trait;
 
 use super::{
-    Acceptance, Accepted, Blocker, Claimed, Entry, Filter, Finish, Finished, Hold, KeyClaim, KeyState, LaneClaim,
-    Lease, NextDue, Owner, Retention, Selection, Store, StoreError, Stored, Summary, Then, Transacting as _, Turn,
-    selecting,
+    Acceptance, Accepted, ArchiveLine, Blocker, Claimed, Entry, Filter, Finish, Finished, Hold, KeyClaim, KeyState,
+    LaneClaim, Lease, NextDue, Owner, Retention, Selection, Store, StoreError, Stored, Summary, Then, Transacting as _,
+    Turn, selecting,
 };
 use crate::clock::Timestamp;
 use crate::message::{Answer, AttemptRecord, Message, MessageId, Progress, RouteName, State};
@@ -366,6 +366,19 @@ impl Store for MemoryStore {
     async fn list(&self, filter: Filter) -> Result<Vec<Summary>, StoreError> {
         let limit = if filter.limit == 0 { 100 } else { filter.limit as usize };
         Ok(self.read().fitting(&filter).take(limit).map(Row::summary).collect())
+    }
+
+    async fn archived(&self, after: Option<MessageId>, limit: u32) -> Result<Vec<ArchiveLine>, StoreError> {
+        let line = |row: &Row| ArchiveLine {
+            id: row.message.id,
+            uid: row.message.uid(),
+            route: row.message.route.to_string(),
+            state: row.state,
+            accepted_at: row.message.accepted_at,
+        };
+        let kept = self.read();
+        let later = kept.rows.values().filter(|row| after.is_none_or(|after| row.message.id > after));
+        Ok(later.take(limit as usize).map(line).collect())
     }
 
     async fn redrive(&self, selection: Selection, now: Timestamp) -> Result<u64, StoreError> {

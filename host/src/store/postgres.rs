@@ -45,8 +45,8 @@ use self::finish::Finishes;
 use super::encoding::EncodedAcceptance;
 use super::selecting::{self, Amendment};
 use super::{
-    Acceptance, Accepted, Claimed, Filter, Finish, Finished, Hold, KeyClaim, KeyState, LaneClaim, Lease, Owner,
-    Retention, Selection, Store, StoreError, Stored, Summary,
+    Acceptance, Accepted, ArchiveLine, Claimed, Filter, Finish, Finished, Hold, KeyClaim, KeyState, LaneClaim, Lease,
+    Owner, Retention, Selection, Store, StoreError, Stored, Summary,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::message::{Answer, MessageId, State};
@@ -202,6 +202,10 @@ impl Store for PostgresStore {
 
     async fn list(&self, filter: Filter) -> Result<Vec<Summary>, StoreError> {
         walk!(self, |connection| matching::list(connection, &filter))
+    }
+
+    async fn archived(&self, after: Option<MessageId>, limit: u32) -> Result<Vec<ArchiveLine>, StoreError> {
+        walk!(self, |connection| matching::archived(connection, after, limit))
     }
 
     /// A selection of more than 500 messages is redriven 500 at a time. If one of these steps fails, those before it

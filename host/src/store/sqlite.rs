@@ -38,8 +38,8 @@ use self::writer::Writer;
 use super::encoding::EncodedAcceptance;
 use super::selecting::{self, Amendment};
 use super::{
-    Acceptance, Accepted, Claimed, Filter, Finish, Finished, Hold, KeyClaim, KeyState, LaneClaim, Lease, Owner,
-    Retention, Selection, Store, StoreError, Stored, Summary, encoding,
+    Acceptance, Accepted, ArchiveLine, Claimed, Filter, Finish, Finished, Hold, KeyClaim, KeyState, LaneClaim, Lease,
+    Owner, Retention, Selection, Store, StoreError, Stored, Summary, encoding,
 };
 use crate::clock::Timestamp;
 use crate::message::{Answer, MessageId, State};
@@ -109,6 +109,10 @@ impl Store for SqliteStore {
 
     async fn list(&self, filter: Filter) -> Result<Vec<Summary>, StoreError> {
         self.readers.run(move |connection| matching::list(connection, &filter)).await
+    }
+
+    async fn archived(&self, after: Option<MessageId>, limit: u32) -> Result<Vec<ArchiveLine>, StoreError> {
+        self.readers.run(move |connection| matching::archived(connection, after, limit)).await
     }
 
     /// A selection of more than 500 messages is redriven 500 at a time, so that the messages on their way are not kept

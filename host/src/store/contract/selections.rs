@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::store::{Filter, Retention, Selection};
+use crate::store::{ArchiveLine, Filter, Retention, Selection};
 
 const ENDS: [(u64, State); 5] =
     [(1, State::Delivered), (2, State::Answered), (3, State::Dead), (4, State::Dropped), (5, State::Discarded)];
@@ -58,6 +58,32 @@ pub(in crate::store) async fn a_list_is_filtered(store: &dyn Store) {
         let filter = Filter { reason: Some(text.into()), ..Filter::default() };
         assert_eq!(numbers(store, filter).await, found, "{text}");
     }
+}
+
+pub(in crate::store) async fn the_archive_goes_from_the_oldest_and_has_a_line_for_every_message(store: &dyn Store) {
+    one_of_each(store).await;
+    let published =
+        Message { origin: Origin { publish: Some(id(700)), original: Some(id(1)) }, ..message(8, "parcels") };
+    let dead = Entry::Ended { state: State::Dead, reason: "misfit".to_owned(), at: at(9) };
+    accept(store, acceptance(published, dead)).await;
+    let lines = store.archived(None, 100).await.unwrap();
+    assert_eq!(lines.iter().map(|line| line.id).collect::<Vec<_>>(), (1..=8).map(id).collect::<Vec<_>>());
+    let states: Vec<State> = lines.iter().map(|line| line.state).collect();
+    assert_eq!(
+        states,
+        ENDS.map(|(_, state)| state)
+            .into_iter()
+            .chain([State::Queued, State::InFlight, State::Dead])
+            .collect::<Vec<_>>()
+    );
+    let last = ArchiveLine { id: id(8), uid: id(700), route: "parcels".into(), state: State::Dead, accepted_at: at(0) };
+    assert_eq!(lines.last(), Some(&last));
+    assert_eq!(lines[0].uid, id(1), "a message of its own");
+    let page = store.archived(Some(id(2)), 3).await.unwrap();
+    assert_eq!(page.iter().map(|line| line.id).collect::<Vec<_>>(), [id(3), id(4), id(5)]);
+    assert!(store.archived(Some(id(8)), 3).await.unwrap().is_empty());
+    let origin = stored(store, 8).await.message.origin;
+    assert_eq!(origin, Origin { publish: Some(id(700)), original: Some(id(1)) });
 }
 
 pub(in crate::store) async fn a_redriven_message_starts_afresh(store: &dyn Store) {

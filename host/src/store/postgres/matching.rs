@@ -13,7 +13,7 @@ use super::rows::{self, text, uuid};
 use crate::message::{MessageId, State};
 use crate::store::encoding::{self, millis};
 use crate::store::selecting::{Amendment, STEP, page};
-use crate::store::{Filter, Selection, Summary};
+use crate::store::{ArchiveLine, Filter, Selection, Summary};
 
 /// Messages that fit, newest first.
 ///
@@ -31,6 +31,21 @@ pub(super) async fn list(connection: Connection<'_>, filter: &Filter) -> Result<
     found.sort_unstable_by_key(|summary| std::cmp::Reverse(summary.id));
     found.truncate(limit as usize);
     Ok(found)
+}
+
+/// The archive's lines after this message (none: from the first), oldest first, at most so many.
+///
+/// # Errors
+/// [`Failure`]
+pub(super) async fn archived(
+    connection: Connection<'_>,
+    after: Option<MessageId>,
+    limit: u32,
+) -> Result<Vec<ArchiveLine>, Failure> {
+    const LINES: &str =
+        concat!("SELECT ", encoding::archive_columns!(), " FROM messages WHERE id > $1 ORDER BY id LIMIT $2");
+    let after = after.map_or(Uuid::nil(), uuid);
+    connection.query(LINES, &[&after, &i64::from(limit)]).await?.iter().map(rows::archive_line).collect()
 }
 
 /// The states to look in; none stands for all.

@@ -13,8 +13,8 @@ use uuid::Uuid;
 use super::failure::Failure;
 use crate::clock::Timestamp;
 use crate::message::{Message, MessageId, Origin, Progress, Request, RouteName};
-use crate::store::Summary;
 use crate::store::encoding::{self, timestamp, unreadable};
+use crate::store::{ArchiveLine, Summary};
 
 /// A message from `encoding::message_columns`.
 ///
@@ -65,6 +65,21 @@ pub(super) fn summary(row: &Row) -> Result<Summary, Failure> {
         ended_at: moment_or_none(row, "ended_at")?,
         order_key: column::<Option<&str>>(row, "order_key")?.map(plain),
         turn: encoding::turn(column(row, "turn")?),
+    })
+}
+
+/// A line of the archive from `encoding::archive_columns`.
+///
+/// # Errors
+/// [`Failure::Unusable`]
+pub(super) fn archive_line(row: &Row) -> Result<ArchiveLine, Failure> {
+    let uid: Uuid = column(row, "uid")?;
+    Ok(ArchiveLine {
+        id: id(row)?,
+        uid: MessageId::from_bytes(uid.into_bytes()),
+        route: column(row, "route")?,
+        state: encoding::state(column(row, "state")?)?,
+        accepted_at: moment(row, "accepted_at")?,
     })
 }
 

@@ -112,6 +112,7 @@ rules! {
     postgres_lists_from_the_newest_page_by_page => selections::a_list_goes_from_the_newest_page_by_page;
     postgres_bounds_a_list => selections::a_list_is_bounded;
     postgres_filters_a_list => selections::a_list_is_filtered;
+    postgres_archives_from_the_oldest => selections::the_archive_goes_from_the_oldest_and_has_a_line_for_every_message;
     postgres_redrives_afresh => selections::a_redriven_message_starts_afresh;
     postgres_redrives_only_what_ended_undelivered => selections::only_what_ended_undelivered_is_redriven;
     postgres_discards_only_dead_letters => selections::only_dead_letters_are_discarded;

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::{order, rows};
 use crate::message::{MessageId, State};
 use crate::store::selecting::{Amendment, STEP, page};
-use crate::store::{Filter, Selection, StoreError, Summary, encoding};
+use crate::store::{ArchiveLine, Filter, Selection, StoreError, Summary, encoding};
 
 /// Greater than every id, which has 16 bytes.
 const BEYOND_IDS: [u8; 17] = [0xff; 17];
@@ -30,6 +30,29 @@ pub(super) fn list(connection: &Connection, filter: &Filter) -> Result<Vec<Summa
         found.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
     }
     Ok(found)
+}
+
+/// The archive's lines after this message (none: from the first), oldest first, at most so many.
+///
+/// # Errors
+/// [`StoreError`]
+pub(super) fn archived(
+    connection: &Connection,
+    after: Option<MessageId>,
+    limit: u32,
+) -> Result<Vec<ArchiveLine>, StoreError> {
+    let mut statement = connection.prepare_cached(concat!(
+        "SELECT ",
+        encoding::archive_columns!(),
+        " FROM messages WHERE id > ?1 ORDER BY id LIMIT ?2"
+    ))?;
+    let after = after.as_ref().map_or(&[][..], |id| id.as_bytes());
+    let mut found = statement.query(params![after, limit])?;
+    let mut lines = Vec::new();
+    while let Some(row) = found.next()? {
+        lines.push(rows::archive_line(row)?);
+    }
+    Ok(lines)
 }
 
 /// At most `limit` messages in `state` (none: in any) that fit the filter otherwise, newest first.

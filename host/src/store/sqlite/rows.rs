@@ -9,7 +9,7 @@ use rusqlite::Row;
 
 use crate::message::{Message, MessageId, Origin, Progress, Request, RouteName};
 use crate::store::encoding::{decode_headers, state, timestamp, turn, unreadable};
-use crate::store::{StoreError, Summary};
+use crate::store::{ArchiveLine, StoreError, Summary};
 
 /// A message from `encoding::message_columns`.
 pub(super) fn message(row: &Row<'_>) -> Result<Message, StoreError> {
@@ -57,5 +57,16 @@ pub(super) fn summary(row: &Row<'_>) -> Result<Summary, StoreError> {
         ended_at: row.get::<_, Option<i64>>(9)?.map(timestamp),
         order_key: row.get(10)?,
         turn: turn(row.get(11)?),
+    })
+}
+
+/// A line of the archive from `encoding::archive_columns`.
+pub(super) fn archive_line(row: &Row<'_>) -> Result<ArchiveLine, StoreError> {
+    Ok(ArchiveLine {
+        id: MessageId::from_bytes(row.get(0)?),
+        uid: MessageId::from_bytes(row.get(1)?),
+        route: row.get(2)?,
+        state: state(row.get_ref(3)?.as_str().map_err(unreadable)?)?,
+        accepted_at: timestamp(row.get(4)?),
     })
 }

@@ -100,6 +100,7 @@ rules! {
     sqlite_lists_from_the_newest_page_by_page => selections::a_list_goes_from_the_newest_page_by_page;
     sqlite_bounds_a_list => selections::a_list_is_bounded;
     sqlite_filters_a_list => selections::a_list_is_filtered;
+    sqlite_archives_from_the_oldest => selections::the_archive_goes_from_the_oldest_and_has_a_line_for_every_message;
     sqlite_redrives_afresh => selections::a_redriven_message_starts_afresh;
     sqlite_redrives_only_what_ended_undelivered => selections::only_what_ended_undelivered_is_redriven;
     sqlite_discards_only_dead_letters => selections::only_dead_letters_are_discarded;

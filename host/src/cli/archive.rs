@@ -1,0 +1,192 @@
+//! `backstop archive`: messages found by what is known of them, taken out, or published again.
+
+mod republish;
+mod walk;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Subcommand;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::AdminArgs;
+use super::messages::printable;
+use crate::archive::{ArchiveFilter, BodyTest, PolicyDigest};
+use crate::clock::{Clock as _, SystemClock, Timestamp};
+use crate::message::{MessageId, State};
+use crate::store::Summary;
+
+use republish::Republish;
+use walk::Walk;
+
+#[derive(clap::Args, Debug)]
+pub(super) struct Archive {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// List the messages that fit, oldest first.
+    Query(Query),
+    /// Print the messages that fit, oldest first, each with its request and its journal, as a line of JSON (NDJSON).
+    Export(Export),
+    /// Publish the messages that fit again, oldest first: each as a new message that is linked to it. Those that have not
+    /// ended are left alone.
+    Republish(Republish),
+}
+
+/// Which messages: all that is said of one must be so.
+#[derive(clap::Args, Debug)]
+struct Which {
+    /// On this route.
+    #[arg(long)]
+    route: Option<String>,
+    /// In this state; may be repeated.
+    #[arg(long, value_enum)]
+    state: Vec<State>,
+    /// Accepted then or later: a moment such as 2026-11-22T07:30:00Z, or how long ago, such as 2h.
+    #[arg(long, value_name = "WHEN", value_parser = moment)]
+    from: Option<Timestamp>,
+    /// Accepted before then: a moment, or how long ago. What comes in after the command began is never found.
+    #[arg(long, value_name = "WHEN", value_parser = moment)]
+    until: Option<Timestamp>,
+    /// Of this publish of an event: its message_uid.
+    #[arg(long, value_name = "ID")]
+    uid: Option<MessageId>,
+    /// With a verdict whose reason contains this text.
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    /// Judged by the policy whose digest begins so.
+    #[arg(long, value_name = "DIGEST")]
+    policy: Option<PolicyDigest>,
+    /// With a JSON body that has this value at this JSON pointer, such as /order/country=NO, or has any value there, such
+    /// as /order/country; may be repeated.
+    #[arg(long, value_name = "/POINTER[=VALUE]")]
+    body: Vec<BodyTest>,
+    /// Newer than this message: to go on where an earlier command stopped.
+    #[arg(long, value_name = "ID")]
+    after: Option<MessageId>,
+    #[command(flatten)]
+    admin: AdminArgs,
+}
+
+#[derive(clap::Args, Debug)]
+struct Query {
+    #[command(flatten)]
+    which: Which,
+    /// At most so many.
+    #[arg(long, default_value_t = 50)]
+    limit: u64,
+    /// Print a line of JSON for each (NDJSON).
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(clap::Args, Debug)]
+struct Export {
+    #[command(flatten)]
+    which: Which,
+    /// At most so many; all, unless it is given.
+    #[arg(long)]
+    limit: Option<u64>,
+}
+
+impl Archive {
+    pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
+        match self.command {
+            Command::Query(query) => query.run().await,
+            Command::Export(export) => export.run().await,
+            Command::Republish(republish) => republish.run().await,
+        }
+    }
+}
+
+impl Which {
+    fn filter(&self) -> ArchiveFilter {
+        ArchiveFilter {
+            route: self.route.clone(),
+            states: self.state.clone(),
+            from: self.from,
+            until: self.until,
+            uid: self.uid,
+            reason: self.reason.clone(),
+            policy: self.policy.clone(),
+            body: self.body.clone(),
+        }
+    }
+}
+
+impl Query {
+    async fn run(self) -> anyhow::Result<ExitCode> {
+        let mut walk = Walk::new(&self.which, false).await?;
+        let mut shown = 0;
+        while shown < self.limit
+            && let Some(message) = walk.next().await?
+        {
+            match (self.json, shown) {
+                (true, _) => out!("{message}"),
+                (false, 0) => {
+                    out!("{:36}  {:16} {:9} {:>8}  {:24}  REASON", "ID", "ROUTE", "STATE", "ATTEMPTS", "ACCEPTED");
+                    print_line(&message)?;
+                }
+                (false, _) => print_line(&message)?,
+            }
+            shown += 1;
+        }
+        if self.json {
+            return Ok(ExitCode::SUCCESS);
+        }
+        if shown == 0 {
+            out!("no messages fit");
+        } else if shown == self.limit
+            && let Some(last) = walk.last()
+        {
+            out!("newer ones: --after {last}");
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+impl Export {
+    async fn run(self) -> anyhow::Result<ExitCode> {
+        let mut walk = Walk::new(&self.which, true).await?;
+        let mut printed = 0;
+        while self.limit.is_none_or(|limit| printed < limit)
+            && let Some(message) = walk.next().await?
+        {
+            out!("{message}");
+            printed += 1;
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn print_line(message: &Value) -> anyhow::Result<()> {
+    let again = message.get("original").and_then(Value::as_str).map(|id| format!("published again, of {id}: "));
+    let message = Summary::deserialize(message)?;
+    out!(
+        "{:36}  {:16} {:9} {:>8}  {:24}  {}{}",
+        message.id.to_string(),
+        message.route,
+        message.state,
+        message.attempts,
+        message.accepted_at.to_string(),
+        again.unwrap_or_default(),
+        printable(&message.reason)
+    );
+    Ok(())
+}
+
+/// Reads a moment, or how long ago it was.
+fn moment(text: &str) -> Result<Timestamp, String> {
+    let ago = text.parse::<jiff::SignedDuration>().ok().and_then(|ago| Duration::try_from(ago).ok());
+    match ago {
+        Some(ago) => {
+            let ago = u64::try_from(ago.as_millis()).unwrap_or(u64::MAX);
+            Ok(Timestamp::from_millis(SystemClock.now().as_millis().saturating_sub(ago)))
+        }
+        None => text.parse().map_err(|error| format!("{error}, or how long ago, such as 2h")),
+    }
+}

@@ -1,0 +1,150 @@
+//! Publishing what the archive holds again, at a rate, and once only: a run that was broken off is gone on with under
+//! its name, and nothing of it is published twice.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use http::StatusCode;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::Which;
+use super::walk::Walk;
+use crate::clock::{Clock as _, Stopwatch, SystemClock};
+use crate::dispatch::HostClient;
+use crate::dispatch::client::ClientError;
+use crate::message::MessageId;
+use crate::queue::Run;
+use crate::store::Summary;
+
+/// The pause before a message is offered again that the host had no room for, or no store.
+const COME_AGAIN: Duration = Duration::from_secs(1);
+
+#[derive(clap::Args, Debug)]
+pub(super) struct Republish {
+    #[command(flatten)]
+    which: Which,
+    /// Messages a second at most, 0.001 to 1000.
+    #[arg(long, default_value = "10", value_parser = rate)]
+    rate: f64,
+    /// Under this name no message is published again twice, for as long as its route keeps idempotency keys. A new one
+    /// unless it is given; it is printed.
+    #[arg(long, value_name = "NAME")]
+    run: Option<Run>,
+    /// Only say which would be published.
+    #[arg(long)]
+    dry_run: bool,
+    /// All that have ended, of all routes.
+    #[arg(long)]
+    all: bool,
+    /// Print a line of JSON for each (NDJSON): its id, and its original's.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What was done so far.
+#[derive(Default)]
+struct Count {
+    published: u64,
+    before: u64,
+    left_alone: u64,
+}
+
+/// What the host answers.
+#[derive(Deserialize)]
+struct Again {
+    id: MessageId,
+    repeated: bool,
+}
+
+impl Republish {
+    pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
+        if !self.all && self.which.filter().is_empty() {
+            bail!("say which: --route NAME, --state dead, --reason TEXT, or another part of a filter; or --all");
+        }
+        let run = match &self.run {
+            Some(run) => run.clone(),
+            None => format!("run-{}", MessageId::new(SystemClock.now())).parse()?,
+        };
+        if !self.dry_run {
+            // Said at once: whoever breaks it off needs it.
+            eprintln!("run {run}: the same command with --run {run} goes on with it");
+        }
+        let mut walk = Walk::new(&self.which, false).await?;
+        let mut count = Count::default();
+        let done = self.publish(&mut walk, &run, &mut count).await;
+        let Count { published, before, left_alone } = count;
+        if !self.json {
+            match self.dry_run {
+                true => out!("{published} would be published again"),
+                false => out!("{published} published again, as {run}"),
+            }
+            if before > 0 {
+                out!("{before} were in this run before");
+            }
+            if left_alone > 0 {
+                out!("{left_alone} left alone: they have not ended");
+            }
+        }
+        done.with_context(|| format!("broken off: go on with --run {run} and the same filter"))?;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    async fn publish(&self, walk: &mut Walk, run: &Run, count: &mut Count) -> anyhow::Result<()> {
+        let pace = Duration::from_secs_f64(1.0 / self.rate);
+        let mut since_last: Option<Stopwatch> = None;
+        while let Some(message) = walk.next().await? {
+            let Summary { id, state, .. } = Summary::deserialize(&message)?;
+            if !state.is_terminal() {
+                count.left_alone += 1;
+                continue;
+            }
+            if self.dry_run {
+                count.published += 1;
+                self.tell(&json!({ "original": id }), &format!("would publish {id}"));
+                continue;
+            }
+            if let Some(since_last) = since_last {
+                SystemClock.sleep(pace.saturating_sub(since_last.elapsed())).await;
+            }
+            since_last = Some(Stopwatch::start());
+            match publish_one(walk.client(), id, run).await? {
+                Some(Again { repeated: true, .. }) => count.before += 1,
+                Some(Again { id: again, repeated: false }) => {
+                    count.published += 1;
+                    self.tell(&json!({ "id": again, "original": id }), &format!("{again}  of {id}"));
+                }
+                None => count.left_alone += 1,
+            }
+        }
+        Ok(())
+    }
+
+    fn tell(&self, as_json: &Value, as_text: &str) {
+        if self.json { out!("{as_json}") } else { out!("{as_text}") }
+    }
+}
+
+/// Publishes a message again; none: it has not ended. Where the host has no room, it is asked again.
+async fn publish_one(client: &HostClient, id: MessageId, run: &Run) -> anyhow::Result<Option<Again>> {
+    let path = format!("/v1/archive/{id}/republish");
+    loop {
+        match client.post(&path, &json!({ "run": run.to_string() })).await {
+            Ok(again) => return Ok(Some(again)),
+            Err(ClientError::Refused { status: StatusCode::CONFLICT, .. }) => return Ok(None),
+            Err(ClientError::Refused { status: StatusCode::SERVICE_UNAVAILABLE, detail }) => {
+                eprintln!("{id}: {detail}; trying again");
+                SystemClock.sleep(COME_AGAIN).await;
+            }
+            Err(error) => return Err(error).context(format!("{id} was not published again")),
+        }
+    }
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(rate) if (0.001..=1000.0).contains(&rate) => Ok(rate),
+        _ => Err("write a number from 0.001 to 1000, such as 20 or 0.5".to_owned()),
+    }
+}
