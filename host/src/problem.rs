@@ -37,8 +37,8 @@ pub enum Kind {
     RouteServed,
     /// No such message.
     UnknownMessage,
-    /// The message has not ended, and what was asked for is only done to those that have.
-    NotEnded,
+    /// The message is one that is not published again: it has not ended, or holds its order up.
+    NotRepublished,
     /// No such half message.
     UnknownTransaction,
     /// The other word was said of the half message before.
@@ -88,7 +88,7 @@ impl Kind {
             }
             Self::RouteServed => ("route-served", StatusCode::CONFLICT, "The route is served"),
             Self::UnknownMessage => ("unknown-message", StatusCode::NOT_FOUND, "There is no such message"),
-            Self::NotEnded => ("not-ended", StatusCode::CONFLICT, "The message has not ended"),
+            Self::NotRepublished => ("not-republished", StatusCode::CONFLICT, "The message is not published again"),
             Self::UnknownTransaction => ("unknown-transaction", StatusCode::NOT_FOUND, "There is no such half message"),
             Self::ContraryWord => ("contrary-word", StatusCode::CONFLICT, "The other word was said before, and holds"),
             Self::NotFound => ("not-found", StatusCode::NOT_FOUND, "There is nothing here"),

@@ -182,6 +182,22 @@ async fn event_pipeline_many_are_published_again_page_by_page_and_no_faster_than
     assert_eq!(vendor.receives(2 * many).await.len(), 2 * many);
 }
 
+/// A new message would wait behind the dead letter that it repeats, and both for ever.
+#[tokio::test]
+async fn event_pipeline_a_dead_letter_that_holds_its_order_up_is_redriven_and_not_published_again() {
+    let vendor = Vendor::answering([status(400), ok()]).await;
+    let routes = format!("all: {{ destination: '{vendor}', match: true, order_by: 'json:/customer' }}");
+    let host = Host::start(&routes).await;
+    let id = publish(&host, "one", &json!({ "customer": 7 })).await;
+    host.until(&id, "dead").await;
+    let told = host.try_cli(&["archive", "republish", "--state", "dead"]).await;
+    let told = String::from_utf8_lossy(&told.stderr).into_owned();
+    assert!(told.contains("redrive it instead"), "{told}");
+    assert_eq!(vendor.received().len(), 1);
+    host.cli(&["dead", "redrive", &id]).await;
+    host.until(&id, "delivered").await;
+}
+
 #[tokio::test]
 async fn event_pipeline_what_cannot_be_published_again_is_told() {
     let vendor = Vendor::answering([]).await;
@@ -191,6 +207,9 @@ async fn event_pipeline_what_cannot_be_published_again_is_told() {
     vendor.receives(1).await;
     let output = host.cli(&["archive", "republish", "--all"]).await;
     assert!(output.contains("0 published again") && output.contains("1 left alone"), "{output}");
+    let told = host.try_cli(&["archive", "republish", "--all"]).await;
+    let told = String::from_utf8_lossy(&told.stderr).into_owned();
+    assert!(told.contains(&format!("{queued} left alone: it is queued, and has not ended")), "{told}");
     let refused = host.try_cli(&["archive", "republish"]).await;
     assert!(String::from_utf8_lossy(&refused.stderr).contains("say which"), "{refused:?}");
     for (arguments, hint) in [

@@ -192,7 +192,11 @@ async fn republish(
         Ok(Republished::Accepted(again)) => return accepted(again, false),
         Ok(Republished::Before(again)) => return accepted(again, true),
         Ok(Republished::NotEnded(state)) => {
-            Problem::new(Kind::NotEnded, format!("it is {state}: it is not published again while it is delivered yet"))
+            Problem::new(Kind::NotRepublished, format!("it is {state}, and has not ended"))
+        }
+        Ok(Republished::HoldsUp) => {
+            let detail = "those behind it in its order wait for it, and so would a new message: redrive it instead";
+            Problem::new(Kind::NotRepublished, detail)
         }
         Ok(Republished::Saturated) => {
             Problem::new(Kind::Saturated, "max_queued messages wait on its route").retry_after(COME_AGAIN)

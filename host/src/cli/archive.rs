@@ -33,7 +33,7 @@ enum Command {
     /// Print the messages that fit, oldest first, each with its request and its journal, as a line of JSON (NDJSON).
     Export(Export),
     /// Publish the messages that fit again, oldest first: each as a new message that is linked to it. Those that have not
-    /// ended are left alone.
+    /// ended, or that hold their order up, are left alone.
     Republish(Republish),
 }
 
@@ -164,7 +164,7 @@ impl Export {
 }
 
 fn print_line(message: &Value) -> anyhow::Result<()> {
-    let again = message.get("original").and_then(Value::as_str).map(|id| format!("published again, of {id}: "));
+    let again = message.get("original").and_then(Value::as_str).map(|id| format!("again, of {id}: "));
     let message = Summary::deserialize(message)?;
     out!(
         "{:36}  {:16} {:9} {:>8}  {:24}  {}{}",

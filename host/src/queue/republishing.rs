@@ -15,7 +15,7 @@ use super::{Offered, Queue};
 use crate::clock::Timestamp;
 use crate::config::Route;
 use crate::message::{Message, MessageId, Origin, Progress, Request, RouteName, State};
-use crate::store::{KeyClaim, KeyState, StoreError, Stored};
+use crate::store::{KeyClaim, KeyState, StoreError, Stored, Turn};
 
 /// Where an event in binary mode carries its attribute [`crate::event::MESSAGE_UID`].
 const UID: HeaderName = HeaderName::from_static("ce-messageuid");
@@ -36,8 +36,10 @@ pub enum Republished {
     Accepted(MessageId),
     /// It was published again in this run before, under this id.
     Before(MessageId),
-    /// It has not ended: it is in this state, and is delivered yet.
+    /// It has not ended: it is in this state, and may be delivered yet.
     NotEnded(State),
+    /// It is a dead letter that holds its order up: a new message would wait behind it.
+    HoldsUp,
     /// `max_queued` messages wait on its route.
     Saturated,
     /// The route that it came in on is gone, or takes nothing in.
@@ -53,6 +55,9 @@ impl Queue {
     pub async fn republish(self: &Arc<Self>, original: Stored, run: Option<Run>) -> Result<Republished, StoreError> {
         if !original.summary.state.is_terminal() {
             return Ok(Republished::NotEnded(original.summary.state));
+        }
+        if original.summary.turn == Some(Turn::Now) {
+            return Ok(Republished::HoldsUp);
         }
         let queue = Arc::clone(self);
         self.onward(async move {

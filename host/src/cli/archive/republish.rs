@@ -32,7 +32,7 @@ pub(super) struct Republish {
     /// unless it is given; it is printed.
     #[arg(long, value_name = "NAME")]
     run: Option<Run>,
-    /// Only say which would be published.
+    /// Only say how many have ended and would be published.
     #[arg(long)]
     dry_run: bool,
     /// All that have ended, of all routes.
@@ -84,7 +84,7 @@ impl Republish {
                 out!("{before} were in this run before");
             }
             if left_alone > 0 {
-                out!("{left_alone} left alone: they have not ended");
+                out!("{left_alone} left alone");
             }
         }
         done.with_context(|| format!("broken off: go on with --run {run} and the same filter"))?;
@@ -96,13 +96,11 @@ impl Republish {
         let mut since_last: Option<Stopwatch> = None;
         while let Some(message) = walk.next().await? {
             let Summary { id, state, .. } = Summary::deserialize(&message)?;
-            if !state.is_terminal() {
-                count.left_alone += 1;
-                continue;
-            }
             if self.dry_run {
-                count.published += 1;
-                self.tell(&json!({ "original": id }), &format!("would publish {id}"));
+                match state.is_terminal() {
+                    true => count.published += 1,
+                    false => count.left_alone += 1,
+                }
                 continue;
             }
             if let Some(since_last) = since_last {
@@ -126,13 +124,17 @@ impl Republish {
     }
 }
 
-/// Publishes a message again; none: it has not ended. Where the host has no room, it is asked again.
+/// Publishes a message again; none: the host leaves it alone, and why is said. Where the host has no room, it is asked
+/// again.
 async fn publish_one(client: &HostClient, id: MessageId, run: &Run) -> anyhow::Result<Option<Again>> {
     let path = format!("/v1/archive/{id}/republish");
     loop {
         match client.post(&path, &json!({ "run": run.to_string() })).await {
             Ok(again) => return Ok(Some(again)),
-            Err(ClientError::Refused { status: StatusCode::CONFLICT, .. }) => return Ok(None),
+            Err(ClientError::Refused { status: StatusCode::CONFLICT, detail }) => {
+                eprintln!("{id} left alone: {detail}");
+                return Ok(None);
+            }
             Err(ClientError::Refused { status: StatusCode::SERVICE_UNAVAILABLE, detail }) => {
                 eprintln!("{id}: {detail}; trying again");
                 SystemClock.sleep(COME_AGAIN).await;
