@@ -24,7 +24,7 @@ use crate::config::{CheckBack, Route};
 use crate::dispatch::Transport;
 use crate::message::RouteName;
 use crate::policy::Catalog;
-use crate::queue::{Agenda, Queue};
+use crate::queue::{Agenda, Holds, Queue};
 use crate::routes::{self, Routes};
 use crate::store::{ClaimedChecks, Lease, Owner, Store, StoreError};
 
@@ -49,6 +49,8 @@ pub struct CheckBacks {
     pub store: Arc<dyn Store>,
     /// Where what is settled goes.
     pub queue: Arc<Queue>,
+    /// Which origins asked for quiet.
+    pub holds: Arc<Holds>,
     /// When each route is to be looked at.
     pub agenda: Arc<Agenda>,
     /// The time.
@@ -122,6 +124,9 @@ impl CheckBacks {
         under_way: &TaskTracker,
         stop: &CancellationToken,
     ) {
+        if let Some(until) = self.holds.held_until(&back.sender.origin(), self.clock.now()) {
+            return self.agenda.put(&route.name, until);
+        }
         let places = places.free(&route.name);
         if places.is_empty() {
             // Whoever gives one back has the route looked at again.

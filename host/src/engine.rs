@@ -190,6 +190,7 @@ impl Engine {
             transport,
             store: Arc::clone(&store),
             queue: Arc::clone(&queue),
+            holds: Arc::clone(&holds),
             agenda: Arc::clone(&agenda),
             clock: Arc::clone(&clock),
             owner: owner.clone(),

@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 use crate::clock::Timestamp;
 
+pub(crate) use advance::speaks_for_destination;
 pub use advance::{Clamp, Envelope, Exhaustion, MAX_HOPS, Step, Transition, advance, conclude};
 pub use record::{AttemptRecord, LogLevel, LogLine, OutcomeSummary, PolicyRef, Provenance, VerdictKind, Withheld};
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderValue, StatusCode, header};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::transaction::Transaction;
 
@@ -15,7 +15,7 @@ pub struct Problem {
     kind: Kind,
     detail: String,
     retry_after: Option<Duration>,
-    members: Vec<(&'static str, String)>,
+    members: Vec<(&'static str, Value)>,
 }
 
 /// The kinds of problem: each has one `type`, `title` and `status`.
@@ -151,6 +151,11 @@ impl Problem {
         Self::new(Kind::ContraryWord, detail).with("state", state.as_str())
     }
 
+    /// What exactly is wrong.
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+
     /// When to come again: `Retry-After`, rounded up to whole seconds.
     #[must_use]
     pub fn retry_after(mut self, delay: Duration) -> Self {
@@ -160,7 +165,7 @@ impl Problem {
 
     /// An extension member.
     #[must_use]
-    pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
+    pub fn with(mut self, name: &'static str, value: impl Into<Value>) -> Self {
         self.members.push((name, value.into()));
         self
     }
@@ -176,7 +181,7 @@ impl Problem {
             "instance": instance,
         });
         for (member, value) in &self.members {
-            body[*member] = json!(value);
+            body[*member] = value.clone();
         }
         let mut response = (status, Body::from(body.to_string())).into_response();
         let headers = response.headers_mut();

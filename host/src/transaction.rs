@@ -189,14 +189,17 @@ pub struct AfterCheck {
     pub parks: bool,
 }
 
-/// What follows from one more check that settled nothing, after `checks` that were sent and `unreached` in a row that
-/// were not, of which there may be `most`.
+/// How many checks in a row may reach nobody for each one that may be sent: with the defaults, a day's and an hour's.
+pub const UNREACHED: u32 = 100;
+
+/// What follows from one more check that settled nothing, after `checks` that were sent, of which there may be `most`,
+/// and `unreached` in a row that were not, of which there may be [`UNREACHED`] times as many.
 ///
 /// Only a check that was sent counts as one: a sender that was away for a while is asked as often as any other once it
-/// is back. One that stays away is not asked for ever either, so as many vain tries in a row end the asking as well.
+/// is back, and no outage of an hour leaves work for people. One that stays away is not asked for ever either.
 pub const fn after_check(checks: u32, unreached: u32, sent: bool, most: u32) -> AfterCheck {
     let (checks, unreached) = if sent { (checks.saturating_add(1), 0) } else { (checks, unreached.saturating_add(1)) };
-    AfterCheck { checks, unreached, parks: checks >= most || unreached >= most }
+    AfterCheck { checks, unreached, parks: checks >= most || unreached >= most.saturating_mul(UNREACHED) }
 }
 
 #[cfg(test)]
@@ -231,7 +234,7 @@ mod tests {
 
     #[test]
     fn a_sender_that_stays_away_is_given_up() {
-        assert_eq!(asked_until_parked(&[false], 15), (0, 15));
+        assert_eq!(asked_until_parked(&[false], 15), (0, 1500));
     }
 
     proptest! {
@@ -239,7 +242,7 @@ mod tests {
         fn asking_always_ends(sent in proptest::collection::vec(any::<bool>(), 1..40), most in 1_u32..20) {
             let (checks, made) = asked_until_parked(&sent, most);
             prop_assert!(checks <= most);
-            prop_assert!(made as u64 <= u64::from(most) * u64::from(most));
+            prop_assert!(made as u64 <= u64::from(UNREACHED) * u64::from(most) * u64::from(most));
         }
     }
 }

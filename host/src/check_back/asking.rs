@@ -1,14 +1,16 @@
 //! One check: the sender is asked, its answer read, and what follows written down.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{HeaderMap, Method, StatusCode};
 
 use super::CheckBacks;
+use crate::backoff::RetryAfter;
 use crate::clock::Timestamp;
 use crate::config::{CheckBack, Route};
 use crate::dispatch::{Delivery, Read};
-use crate::message::{Fault, Message, Outcome, Request};
+use crate::message::{Fault, Message, Outcome, Request, speaks_for_destination};
 use crate::policy::ANSWER_LIMIT;
 use crate::queue::Spoken;
 use crate::store::{Check, CheckNote, StoreError};
@@ -40,7 +42,10 @@ impl CheckBacks {
         );
         let done = match asked.answer.word() {
             Some(word) => self.settle(&check.message, word, number).await.map(|()| None),
-            None => self.note(back, &check, was_sent(&outcome), said).await,
+            None => {
+                let quiet = self.quiet(route, back, &outcome);
+                self.note(back, &check, was_sent(&outcome), said, quiet).await
+            }
         };
         done.unwrap_or_else(|error| {
             tracing::error!(
@@ -84,6 +89,19 @@ impl CheckBacks {
         sent.outcome
     }
 
+    /// How long the sender asks to be left alone (RFC 9110 §10.2.3), as far as the route honours it. With a 429 or a 503 it
+    /// speaks for its whole origin: nothing is sent there before then.
+    fn quiet(&self, route: &Route, back: &CheckBack, outcome: &Outcome) -> Duration {
+        let Outcome::Response(response) = outcome else { return Duration::ZERO };
+        let now = self.clock.now();
+        let RetryAfter::After(asked) = RetryAfter::of(&response.headers, now) else { return Duration::ZERO };
+        let asked = asked.min(route.envelope.retry_after_max);
+        if speaks_for_destination(outcome) {
+            self.holds.hold(&back.sender.origin(), now.after(asked));
+        }
+        asked
+    }
+
     /// Says the word that the sender's answer amounts to.
     async fn settle(&self, message: &Message, word: Word, number: u32) -> Result<(), StoreError> {
         if let Spoken::Contrary(transaction) = self.queue.say(message.id, word, Voice::Check(number)).await? {
@@ -98,16 +116,18 @@ impl CheckBacks {
         Ok(())
     }
 
-    /// Writes down a check that settled nothing; answers when the next one is due, if there is to be one.
+    /// Writes down a check that settled nothing; answers when the next one is due, if there is to be one: not before the
+    /// sender's `quiet` is over.
     async fn note(
         &self,
         back: &CheckBack,
         check: &Check,
         sent: bool,
         said: String,
+        quiet: Duration,
     ) -> Result<Option<Timestamp>, StoreError> {
         let after = after_check(check.checks, check.unreached, sent, back.max_checks);
-        let next = (!after.parks).then(|| self.clock.now().after(back.every));
+        let next = (!after.parks).then(|| self.clock.now().after(back.every.max(quiet)));
         let message = &check.message;
         let note = CheckNote {
             id: message.id,

@@ -289,7 +289,7 @@ fn demanded_delay(outcome: &Outcome, envelope: &Envelope, now: Timestamp, step: 
 }
 
 /// Whether a `Retry-After` on this answer concerns every message to the destination.
-fn speaks_for_destination(outcome: &Outcome) -> bool {
+pub(crate) fn speaks_for_destination(outcome: &Outcome) -> bool {
     matches!(outcome, Outcome::Response(response)
         if matches!(response.status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE))
 }

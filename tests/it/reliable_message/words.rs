@@ -1,5 +1,7 @@
 //! Without anything breaking: what is prepared, what is said, what is asked, and what a person may do.
 
+use std::time::Duration;
+
 use backstop_tests::hand_made::HandMade;
 use backstop_tests::host::answer_to;
 use backstop_tests::{Gate, Host, Setup, Vendor, eventually, ok, status};
@@ -233,13 +235,29 @@ async fn reliable_message_asked_about_in_vain_is_parked_for_a_person() {
 #[tokio::test]
 async fn reliable_message_whose_sender_cannot_be_reached_is_parked_without_a_check_being_counted() {
     let (consumer, nowhere) = (consumer().await, Vendor::answering([]).await);
-    let routes = routes(&consumer, &nowhere, "after: 1ms, every: 10ms, max_checks: 3");
+    let routes = routes(&consumer, &nowhere, "after: 1ms, every: 10ms, max_checks: 1");
     drop(nowhere);
     let host = Setup::routes(&routes).start().await;
     let id = prepare(&host, "one").await;
     let parked = until(&host, &id, "parked").await;
-    assert_eq!((&parked["checks"], &parked["unreached"]), (&json!(0), &json!(3)), "{parked}");
+    assert_eq!((&parked["checks"], &parked["unreached"]), (&json!(0), &json!(100)), "{parked}");
     assert!(parked["reason"].as_str().is_some_and(|why| why.contains("could not be asked (connect")), "{parked}");
+}
+
+/// A 503 with Retry-After speaks for the sender as a whole: nobody's check is sent to it before then.
+#[tokio::test]
+async fn reliable_message_a_sender_that_asks_for_quiet_gets_it() {
+    let (consumer, sender) = (consumer().await, Vendor::answering([]).await);
+    sender.now_answers([status(503).header("retry-after", 1), says("committed"), says("committed")]);
+    let host = host(&consumer, &sender, "after: 1ms, every: 10ms, max_checks: 20").await;
+    let first = prepare(&host, "one").await;
+    sender.receives(1).await;
+    let asked_for_quiet = std::time::Instant::now();
+    let second = prepare(&host, "two").await;
+    host.until(&first, "delivered").await;
+    host.until(&second, "delivered").await;
+    assert!(asked_for_quiet.elapsed() >= Duration::from_millis(950), "{:?}", asked_for_quiet.elapsed());
+    assert_eq!(sender.received().len(), 3, "neither was asked about meanwhile");
 }
 
 #[tokio::test]

@@ -101,6 +101,47 @@ fn one_url_is_a_route_and_everything_else_has_a_default() {
 }
 
 #[test]
+fn the_profile_of_a_managed_bus_comes_to_the_schedule_of_one() {
+    let profiled = |more: &str| {
+        let config = load(&with_route(&format!("match: true\nretry: {{ profile: event-pipeline{more} }}")));
+        route(&config, "orders").envelope.clone()
+    };
+    let bus = profiled("");
+    assert_eq!((bus.max_attempts, bus.min_delay, bus.max_delay), (5, SECOND, 60 * SECOND));
+    assert_eq!(bus.backoff, Backoff { growth: Growth::Exponential { factor: 2.0 }, jitter: Jitter::None });
+    let own = profiled(", min_delay: 2s, max_delay: 600s, max_attempts: 1");
+    assert_eq!((own.max_attempts, own.min_delay, own.max_delay), (1, 2 * SECOND, 600 * SECOND));
+    let linear = profiled(", min_delay: 5s, max_delay: 5s");
+    assert_eq!((linear.min_delay, linear.max_delay), (5 * SECOND, 5 * SECOND));
+}
+
+#[test]
+fn unlimited_attempts_are_bounded_neither_in_number_nor_in_time() {
+    let limits = |retry: &str| {
+        let config = load(&with_route(retry));
+        let envelope = &route(&config, "orders").envelope;
+        (envelope.max_attempts, envelope.max_elapsed)
+    };
+    let century = SECOND * 86_400 * 36_500;
+    assert_eq!(limits("retry: { max_attempts: unlimited }"), (u32::MAX, century));
+    assert_eq!(limits("retry: { max_attempts: unlimited, max_elapsed: 1h }"), (u32::MAX, 3600 * SECOND));
+    let (attempts, elapsed) = limits("retry: {}");
+    assert!(attempts <= 10 && elapsed < century, "only where it is written out: {attempts}, {elapsed:?}");
+}
+
+#[test]
+fn a_check_back_asks_when_and_as_often_as_it_says() {
+    let back = |lines: &str| {
+        let config = load(&with_route(lines));
+        let back = route(&config, "orders").check_back.clone().expect("it is given");
+        (back.after, back.every, back.max_checks)
+    };
+    assert_eq!(back("check_back: 'https://shop.test/{id}'"), (60 * SECOND, 60 * SECOND, 15));
+    let own = "check_back: { url: https://shop.test/, after: 5s, every: 2s, max_checks: 3 }";
+    assert_eq!(back(own), (5 * SECOND, 2 * SECOND, 3));
+}
+
+#[test]
 fn what_bounds_a_lane_has_a_short_form_and_defaults() {
     let short = load(&with_route("rate: 50\nbreaker: {}\nretry: { budget: 10% }\norder_by: ce:subject"));
     let full = load(&with_route(

@@ -121,15 +121,14 @@ ALTER TABLE messages ADD COLUMN publish uuid;
 ALTER TABLE messages ADD COLUMN original uuid;
 
 CREATE VIEW archive_messages AS
-    SELECT replace(coalesce(m.publish, m.id)::text, '-', '') AS message_uid, replace(m.id::text, '-', '') AS message_id,
-           m.route, m.state, m.reason, m.idempotency_key, replace(m.original::text, '-', '') AS original,
-           m.journal AS attempts, to_timestamp(m.accepted_at / 1000.0) AS accepted_at,
+    SELECT coalesce(m.publish, m.id)::text AS message_uid, m.id::text AS message_id, m.route, m.state, m.reason,
+           m.idempotency_key, m.original::text AS original, m.journal AS attempts, to_timestamp(m.accepted_at / 1000.0) AS accepted_at,
            to_timestamp(m.ended_at / 1000.0) AS ended_at, r.method, r.path, r.body
     FROM messages m JOIN requests r ON r.id = m.id;
 
 CREATE VIEW archive_attempts AS
-    SELECT replace(coalesce(m.publish, m.id)::text, '-', '') AS message_uid, replace(m.id::text, '-', '') AS message_id,
-           a.ordinal, (a.record::json ->> 'number')::bigint AS number, a.record::json ->> 'route' AS route,
+    SELECT coalesce(m.publish, m.id)::text AS message_uid, m.id::text AS message_id, a.ordinal,
+           (a.record::json ->> 'number')::bigint AS number, a.record::json ->> 'route' AS route,
            a.record::json ->> 'started_at' AS started_at, (a.record::json ->> 'latency_ms')::bigint AS latency_ms,
            (a.record::json #>> '{outcome,status}')::bigint AS status, a.record::json #>> '{outcome,fault}' AS fault,
            a.record::json ->> 'verdict' AS verdict, a.record::json ->> 'reason' AS reason,

@@ -38,7 +38,7 @@
 //!   `started_at`, `latency_ms`, `status`, `fault`, `verdict`, `reason`, `transition`, `delay_ms`, `policy`,
 //!   `policy_digest`, `record`.
 //!
-//! Both have `message_uid`, by which they are joined. Ids are 32 hexadecimal digits, without hyphens.
+//! Both have `message_uid`, by which they are joined. Ids are text, as everywhere else, with hyphens.
 //!
 //! # Indexes
 //!
@@ -199,21 +199,51 @@ CREATE INDEX messages_finished ON messages (state, ended_at, route)
 CREATE INDEX messages_aside    ON messages (state, route, ended_at) WHERE state IN ('answered', 'dead');
 ";
 
+/// An id as it is written everywhere else, from the column that holds its bytes.
+macro_rules! written_id {
+    ($column:literal) => {
+        concat!(
+            "lower(substr(hex(",
+            $column,
+            "), 1, 8) || '-' || substr(hex(",
+            $column,
+            "), 9, 4) || '-' || substr(hex(",
+            $column,
+            "), 13, 4) || '-' || substr(hex(",
+            $column,
+            "), 17, 4) || '-' || substr(hex(",
+            $column,
+            "), 21))"
+        )
+    };
+}
+
 /// What a message came of; and the archive, as others may query it.
-const ARCHIVE: &str = "
+const ARCHIVE: &str = concat!(
+    "
 ALTER TABLE messages ADD COLUMN publish BLOB CHECK (publish IS NULL OR length(publish) = 16);
 ALTER TABLE messages ADD COLUMN original BLOB CHECK (original IS NULL OR length(original) = 16);
 
 CREATE VIEW archive_messages AS
-    SELECT lower(hex(coalesce(m.publish, m.id))) AS message_uid, lower(hex(m.id)) AS message_id, m.route, m.state,
-           m.reason, m.idempotency_key, lower(hex(m.original)) AS original, m.journal AS attempts,
+    SELECT ",
+    written_id!("coalesce(m.publish, m.id)"),
+    " AS message_uid, ",
+    written_id!("m.id"),
+    " AS message_id, m.route, m.state,
+           m.reason, m.idempotency_key, ",
+    written_id!("m.original"),
+    " AS original, m.journal AS attempts,
            strftime('%Y-%m-%dT%H:%M:%fZ', m.accepted_at / 1000.0, 'unixepoch') AS accepted_at,
            strftime('%Y-%m-%dT%H:%M:%fZ', m.ended_at / 1000.0, 'unixepoch') AS ended_at,
            r.method, r.path, r.body
     FROM messages m JOIN requests r ON r.seq = m.seq;
 
 CREATE VIEW archive_attempts AS
-    SELECT lower(hex(coalesce(m.publish, m.id))) AS message_uid, lower(hex(m.id)) AS message_id, a.ordinal,
+    SELECT ",
+    written_id!("coalesce(m.publish, m.id)"),
+    " AS message_uid, ",
+    written_id!("m.id"),
+    " AS message_id, a.ordinal,
            a.record ->> '$.number' AS number, a.record ->> '$.route' AS route,
            a.record ->> '$.started_at' AS started_at, a.record ->> '$.latency_ms' AS latency_ms,
            a.record ->> '$.outcome.status' AS status, a.record ->> '$.outcome.fault' AS fault,
@@ -222,7 +252,8 @@ CREATE VIEW archive_attempts AS
            a.record ->> '$.provenance.policy.name' AS policy,
            a.record ->> '$.provenance.policy.digest' AS policy_digest, a.record
     FROM attempts a JOIN messages m ON m.seq = a.seq;
-";
+"
+);
 
 /// Half messages.
 const TRANSACTIONS: &str = "
