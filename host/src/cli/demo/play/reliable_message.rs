@@ -25,8 +25,8 @@ pub(super) fn script(consumer: &str, shop: &str) -> Script {
     Script::of(EXAMPLE)
         .at("destination: http://127.0.0.1:8090", &format!("destination: {consumer}"))
         .at("http://127.0.0.1:8090", shop)
-        .but("after: 5s", "after: 600ms")
-        .but("every: 5s", "every: 400ms")
+        .but("after: 5s", "after: 1500ms")
+        .but("every: 5s", "every: 500ms")
         .but("max_checks: 15", "max_checks: 3")
 }
 

@@ -94,7 +94,7 @@ impl Scene<'_> {
         self.story.seen("caller", &answer.shown());
         let visits = self.vendor.visits_of(id);
         self.story.check(
-            &format!("{} attempts by the host's word, {} requests by the vendor's", attempts.len(), visits.len()),
+            &format!("attempts by the host's word: {}; requests by the vendor's: {}", attempts.len(), visits.len()),
             attempts.len() == visits.len(),
         );
         Ok((id, answer, pauses(&visits)))
@@ -116,8 +116,7 @@ impl Scene<'_> {
         let (_, answer, pauses) =
             self.called(102, vec![Reply::text("<html>It works!</html>"), decision("pass")]).await?;
         let decided = answer.json()["Response"]["RequestId"] == "req-0";
-        self.story.check("what has not the vendor's structure is no answer: it was tried again", decided);
-        self.story.check("once", pauses.len() == 1);
+        self.story.check("an answer of another structure is none: it was tried again", decided && pauses.len() == 1);
         Ok(())
     }
 
@@ -183,11 +182,11 @@ impl Scene<'_> {
         self.story.check("no alarm so far", !firing && self.notices().is_empty());
         self.vendor.answers(|_| failure("InternalError", "req-all"));
         let answers = try_join_all((200..206).map(|user| self.ask(user))).await?;
-        let (firing, share) = self.alarm_now().await?;
-        self.story.seen("host", &format!("now: {}", percent(share)));
         self.story.check("every caller got the default answer", answers.iter().all(is_default));
         let told = until(async || Ok(self.notices().into_iter().find(|told| told["event"] == "alarm.fired"))).await?;
-        self.story.seen("pager", &told.as_ref().map(Value::to_string).unwrap_or_default());
+        let (firing, share) = self.alarm_now().await?;
+        self.story.seen("host", &format!("now: {}", percent(share)));
+        self.story.seen("pager", &brief(told.as_ref()));
         self.story.check("the alarm fired, and the pager was told", firing && told.is_some());
 
         self.story.step("The vendor works again, and 400 risk checks go well");
@@ -196,11 +195,18 @@ impl Scene<'_> {
             try_join_all(users.map(|user| self.ask(user))).await?;
         }
         let told = until(async || Ok(self.notices().into_iter().find(|told| told["event"] == "alarm.cleared"))).await?;
-        self.story.seen("pager", &told.as_ref().map(Value::to_string).unwrap_or_default());
+        self.story.seen("pager", &brief(told.as_ref()));
         let (firing, share) = self.alarm_now().await?;
         self.story.seen("host", &percent(share));
         self.story.check("below half of its threshold the alarm cleared", !firing && told.is_some());
         self.story.check("the pager was told once of each", self.notices().len() == 2);
         Ok(())
     }
+}
+
+/// What the pager was told, in a few words.
+fn brief(notice: Option<&Value>) -> String {
+    let Some(notice) = notice else { return "was told nothing".to_owned() };
+    let share = notice["error_rate"].as_f64().unwrap_or_default() * 100.0;
+    format!("{}: {share:.0} % of {} attempts", notice["event"].as_str().unwrap_or_default(), notice["requests"])
 }
