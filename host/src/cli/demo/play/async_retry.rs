@@ -27,7 +27,8 @@ pub(super) fn script(orders: &str, crm: &str) -> Script {
     Script::of(EXAMPLE)
         .at("http://127.0.0.1:9001/", orders)
         .at("http://127.0.0.1:9002", crm)
-        .but("min_delay: 1s, max_delay: 60s", "min_delay: 200ms, max_delay: 1s")
+        .but("min_delay: 1s", "min_delay: 200ms")
+        .but("max_delay: 60s", "max_delay: 1s")
         .variable("CRM_SECRET", Secret::new("not-a-secret-but-treated-as-one"))
 }
 

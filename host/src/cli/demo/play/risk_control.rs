@@ -27,7 +27,8 @@ pub(super) fn script(vendor: &str, pager: &str) -> Script {
     Script::of(EXAMPLE)
         .at("http://127.0.0.1:9001/", vendor)
         .at("http://127.0.0.1:9002", pager)
-        .but("min_delay: 5s, max_delay: 5s", "min_delay: 400ms, max_delay: 400ms")
+        .but("min_delay: 5s", "min_delay: 400ms")
+        .but("max_delay: 5s", "max_delay: 400ms")
 }
 
 /// Plays it.

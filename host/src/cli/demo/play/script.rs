@@ -58,10 +58,9 @@ impl Script {
         self
     }
 
-    /// What is played otherwise than it is written, in words; empty when nothing is.
-    pub(super) fn differences(&self) -> String {
-        let change = |(written, here): &(String, String)| format!("`{written}` played as `{here}`");
-        self.changes.iter().map(change).collect::<Vec<_>>().join(", ")
+    /// What is written, and what is played instead, beside addresses and names.
+    pub(super) fn differences(&self) -> &[(String, String)] {
+        &self.changes
     }
 
     /// What it comes to: on free ports, with its database in `folder`, and with the policies in `policies`.
@@ -115,8 +114,8 @@ mod tests {
         let config = script.config(Path::new("/tmp"), PathBuf::new()).unwrap();
         let urls: Vec<_> = config.routes.values().map(|route| route.destination.url.to_string()).collect();
         assert_eq!(urls, ["http://127.0.0.1:2/"]);
-        assert_eq!(script.differences(), "");
-        assert_eq!(Script::of(EXAMPLE).but("a:", "b:").differences(), "`a:` played as `b:`");
+        assert!(script.differences().is_empty());
+        assert_eq!(Script::of(EXAMPLE).but("a:", "b:").differences(), [("a:".to_owned(), "b:".to_owned())]);
     }
 
     #[test]
