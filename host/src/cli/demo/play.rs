@@ -105,12 +105,14 @@ pub(super) async fn run(system: System, broker: Option<Secret>, paper: Paper) ->
             Ok(Some(ExitCode::from(130)))
         }
     };
-    let story = tokio::select! {
-        story = stage.clear() => story?,
+    let cleared = tokio::select! {
+        cleared = stage.clear() => cleared,
         () = interrupt.next() => return Ok(ExitCode::from(130)),
     };
-    // What broke the play off is worth more than what it had come to.
-    Ok(told?.unwrap_or_else(|| story.close()))
+    // What broke the play off is told rather than what followed from that.
+    let early = told?;
+    let story = cleared?;
+    Ok(early.unwrap_or_else(|| story.close()))
 }
 
 /// What a play is played on. To be cleared at its end, however that comes.

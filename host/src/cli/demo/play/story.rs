@@ -52,17 +52,40 @@ impl Story {
 
     /// Something that must hold, by the host's word and by that of the others.
     pub(super) fn check(&mut self, what: &str, holds: bool) {
-        self.checks += 1;
         self.paper.say(&mark(holds, what));
+        self.note(what, holds);
+    }
+
+    /// Tells what the checks came to, and what that means for whoever runs this.
+    pub(super) fn close(&self) -> ExitCode {
+        self.account().iter().for_each(|line| self.paper.say(line));
+        if self.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+
+    fn note(&mut self, what: &str, holds: bool) {
+        self.checks += 1;
         if !holds {
             self.failed.push(format!("step {}: {what}", self.steps));
         }
     }
 
-    /// Tells what the checks came to, and what that means for whoever runs this.
-    pub(super) fn close(&self) -> ExitCode {
-        account(self.checks, &self.failed).iter().for_each(|line| self.paper.say(line));
-        if self.failed.is_empty() && self.checks > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    /// Whether everything held. Where nothing was checked, nothing is known.
+    fn is_good(&self) -> bool {
+        self.failed.is_empty() && self.checks > 0
+    }
+
+    /// What the checks came to.
+    fn account(&self) -> Vec<Line> {
+        let heading = "Checked with the host's own API, and against what its vendors and callers recorded";
+        let mut lines = vec![Line::new(), Line::of(Ink::Bold, heading)];
+        let (checks, failed) = (self.checks, &self.failed);
+        if failed.is_empty() {
+            lines.push(mark(self.is_good(), &format!("all {checks} checks hold")));
+        } else {
+            lines.push(mark(false, &format!("{} of {checks} checks do not hold", failed.len())));
+            lines.extend(failed.iter().map(|failed| Line::of(Ink::Bad, format!("      {failed}"))));
+        }
+        lines
     }
 }
 
@@ -83,42 +106,28 @@ fn mark(good: bool, text: &str) -> Line {
     Line::of(ink, format!("    {mark} ")).then(words, text)
 }
 
-/// What the checks came to.
-fn account(checks: u32, failed: &[String]) -> Vec<Line> {
-    let heading = "Checked with the host's own API, and against what its vendors and callers recorded";
-    let mut lines = vec![Line::new(), Line::of(Ink::Bold, heading)];
-    if failed.is_empty() {
-        lines.push(mark(checks > 0, &format!("all {checks} checks hold")));
-    } else {
-        lines.push(mark(false, &format!("{} of {checks} checks do not hold", failed.len())));
-        lines.extend(failed.iter().map(|failed| Line::of(Ink::Bad, format!("      {failed}"))));
-    }
-    lines
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn painted(lines: &[Line]) -> String {
-        lines.iter().map(|line| line.paint(usize::MAX, false) + "\n").collect()
+    fn painted(story: &Story) -> String {
+        story.account().iter().map(|line| line.paint(usize::MAX, false) + "\n").collect()
     }
 
     #[test]
     fn a_check_that_fails_fails_the_play_and_is_named() {
-        let mut story = Story::on(Paper::PLAIN);
-        story.step("The sun rises");
-        story.check("it is bright", true);
-        assert_eq!(story.close(), ExitCode::SUCCESS);
-        story.check("it is warm", false);
-        assert_eq!(story.close(), ExitCode::FAILURE);
-        let told = painted(&account(story.checks, &story.failed));
-        assert!(told.contains("1 of 2 checks do not hold\n      step 1: it is warm"), "{told}");
+        let mut story = Story { steps: 3, ..Story::on(Paper::PLAIN) };
+        story.note("it is bright", true);
+        assert!(story.is_good() && painted(&story).contains("✓ all 1 checks hold"), "{}", painted(&story));
+        story.note("it is warm", false);
+        story.note("it is summer", true);
+        let told = painted(&story);
+        assert!(!story.is_good() && told.contains("✗ 1 of 3 checks do not hold\n      step 3: it is warm"), "{told}");
     }
 
     #[test]
     fn a_play_that_checks_nothing_proves_nothing() {
-        assert_eq!(Story::on(Paper::PLAIN).close(), ExitCode::FAILURE);
+        assert!(!Story::on(Paper::PLAIN).is_good());
     }
 
     #[test]
