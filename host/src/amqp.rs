@@ -2,7 +2,7 @@
 //!
 //! It finds the broker, speaks TLS where the URL says so, logs in, and keeps what the broker sends within bounds. It
 //! reconnects nothing and retries nothing: whoever uses a [`Link`] decides what its loss means. Only this module,
-//! `ingress::rabbitmq` and `dispatch::rabbitmq` know lapin.
+//! `ingress::rabbitmq` and `dispatch::rabbitmq` know lapin; and the demo, which owns the queues that it plays with.
 //!
 //! lapin logs whole messages: one that the broker returns at `warn`, every frame (a login's too) at `trace`. A log
 //! filter leaves [`LOUD`] out, whatever level is asked for.

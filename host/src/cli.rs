@@ -62,7 +62,7 @@ enum Command {
     )]
     Check(check::Check),
     /// Watch failing vendors being classified by policies, retried, answered by a fallback or dead-lettered.
-    #[command(after_help = "Example:\n  backstop demo --for 20s")]
+    #[command(after_help = "Examples:\n  backstop demo --for 20s\n  backstop demo --system risk-control")]
     Demo(demo::Demo),
     /// Send one request through a running host, to try a route.
     #[command(

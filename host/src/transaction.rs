@@ -116,6 +116,15 @@ pub enum Settlement {
 }
 
 impl Settlement {
+    /// Its name in JSON and in case files.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Committed => "committed",
+            Self::RolledBack => "rolled_back",
+            Self::Unknown => "unknown",
+        }
+    }
+
     /// The word that it amounts to, if any.
     pub const fn word(self) -> Option<Word> {
         match self {

@@ -36,3 +36,4 @@ mod retention;
 mod postgres_outage;
 mod many_hosts;
 mod author_tools;
+mod demo;

@@ -12,7 +12,8 @@ use backstop_tests::{Host, Received, Reply, Setup, Vendor, eventually, ok, statu
 use lapin::BasicProperties;
 use lapin::types::AMQPValue;
 
-use stage::{BROKER, fresh};
+pub(crate) use stage::BROKER;
+use stage::fresh;
 
 const GOOD: &str = r#"{"scan_id":"0190b1f4-4c5e-7aaa-8b1c-1f2e3d4c5b6a"}"#;
 const UNKNOWN: &str = r#"{"scan_id":"0190b1f4-4c5e-7aaa-8b1c-000000000404"}"#;

@@ -13,6 +13,7 @@ mod asking;
 mod screen;
 mod watching;
 mod summary;
+mod play;
 
 use std::collections::BTreeSet;
 use std::io::{IsTerminal as _, Write as _};
@@ -27,12 +28,13 @@ use tokio_util::task::TaskTracker;
 use url::Url;
 
 use crate::clock::Stopwatch;
-use crate::config::{Config, Route, Surroundings};
+use crate::config::{Config, Route, Secret, Surroundings};
 use crate::dispatch::HostClient;
 use crate::engine::Engine;
 
 use board::Board;
 use ink::{Ink, Line, Paper};
+use play::System;
 use screen::{Screen, Size};
 use stage::Checkout;
 use summary::{Account, Circumstances};
@@ -49,11 +51,19 @@ const LAST_CALLERS: Duration = Duration::from_secs(4);
 
 #[derive(clap::Args, Debug)]
 pub(super) struct Demo {
+    /// Play one system in numbered steps instead, each checked against what its vendors recorded.
+    #[arg(long, value_enum, value_name = "NAME")]
+    system: Option<System>,
+    /// The RabbitMQ of `--system scan-platform`, by default amqp://guest:guest@127.0.0.1:5672/%2F. The play has queues of
+    /// its own there, and deletes them.
+    // Whatever it is, it is read later: clap would quote it, and it may hold a password.
+    #[arg(long, value_name = "URL", requires = "system", value_parser = secret)]
+    broker: Option<Secret>,
     /// How long it may take, from the first message to the last, 5s to 10m. Messages are sent for the first part of it.
-    #[arg(long = "for", value_name = "TIME", default_value = "20s", value_parser = length)]
+    #[arg(long = "for", value_name = "TIME", default_value = "20s", value_parser = length, conflicts_with = "system")]
     length: Duration,
     /// Another seed gives other pauses between requests; the same one, the same.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, conflicts_with = "system")]
     seed: u64,
     /// Tell what happens line by line, without colours, as is done where there is no terminal.
     #[arg(long)]
@@ -68,12 +78,19 @@ fn length(text: &str) -> Result<Duration, String> {
     }
 }
 
+fn secret(text: &str) -> Result<Secret, std::convert::Infallible> {
+    Ok(Secret::new(text))
+}
+
 impl Demo {
     pub(super) async fn run(self) -> anyhow::Result<ExitCode> {
         let paper = match !self.plain && std::io::stdout().is_terminal() {
             true => Paper { coloured: true, width: Size::of_terminal().await.width },
             false => Paper::PLAIN,
         };
+        if let Some(system) = self.system {
+            return play::run(system, self.broker, paper).await;
+        }
         let checkout = Checkout::find(&std::env::current_dir().context("failed to find the current folder")?)?;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let vendors = Vendors::start(&tasks, &stop).await?;
@@ -83,7 +100,7 @@ impl Demo {
 
         let title = "Failing vendors, judged by sandboxed WebAssembly policies, all on loopback.";
         paper.say(&Line::of(Ink::Bold, title));
-        build_policies(&checkout, &config, paper).await?;
+        build_policies(&checkout, &config, paper, &heading(1, "policies")).await?;
         step(paper, 2, "vendors", format!("{} that misbehave, each in its own way", vendors.count()));
         let engine = Engine::start(&config).await?;
         let (listen, admin) = (engine.listen, engine.admin);
@@ -159,21 +176,31 @@ impl Demo {
 
 /// Tells which step begins.
 fn step(paper: Paper, number: u8, name: &str, what: String) {
-    let line = Line::of(Ink::Host, format!("{number}/4 ")).then(Ink::Bold, format!("{name:<9} "));
-    paper.say(&line.then(Ink::Plain, what));
+    paper.say(&heading(number, name).then(Ink::Plain, what));
 }
 
-/// Builds the policies that the routes name, where they are missing or older than their sources.
-async fn build_policies(checkout: &Checkout, config: &Config, paper: Paper) -> anyhow::Result<()> {
+/// How a step begins.
+fn heading(number: u8, name: &str) -> Line {
+    Line::of(Ink::Host, format!("{number}/4 ")).then(Ink::Bold, format!("{name:<9} "))
+}
+
+/// Builds the policies that the routes name, where they are missing or older than their sources, and tells so under
+/// `heading`.
+async fn build_policies(checkout: &Checkout, config: &Config, paper: Paper, heading: &Line) -> anyhow::Result<()> {
+    let tell = |what: String| paper.say(&heading.clone().then(Ink::Plain, what));
     let policies = config.routes.values().filter_map(|route| route.policy.as_ref());
     let names: BTreeSet<String> = policies.map(|policy| policy.name.clone()).collect();
     let names = Vec::from_iter(names);
-    let stale = checkout.stale(&names)?;
-    if stale.is_empty() {
-        step(paper, 1, "policies", format!("{} (built before)", names.join(", ")));
+    if names.is_empty() {
+        tell("none: the standard rule, built into the host, judges".to_owned());
         return Ok(());
     }
-    step(paper, 1, "policies", format!("building {}; cargo says:", stale.join(", ")));
+    let stale = checkout.stale(&names)?;
+    if stale.is_empty() {
+        tell(format!("{} (built before)", names.join(", ")));
+        return Ok(());
+    }
+    tell(format!("building {}; cargo says:", stale.join(", ")));
     let (checkout, since) = (checkout.clone(), Stopwatch::start());
     let built = tokio::task::spawn_blocking(move || {
         checkout.build(&stale, &mut |line| {

@@ -70,6 +70,9 @@ enum Question {
     Judge(Message, AttemptView, Outcome),
     /// What to answer when attempts are exhausted?
     FallBack(Message, AttemptView, Outcome),
+    /// What does this answer of a sender say of the operation behind its half message? No answer says nothing: the
+    /// policy is not asked about it.
+    Settle(Message, Outcome),
 }
 
 impl CaseFile {

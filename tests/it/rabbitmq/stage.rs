@@ -16,7 +16,7 @@ use tokio_util::task::TaskTracker;
 use backstop_tests::{eventually, rabbitmq};
 
 /// The broker of the scenarios that leave it running.
-pub(super) static BROKER: LazyLock<rabbitmq::RabbitMq> = LazyLock::new(rabbitmq::RabbitMq::start);
+pub(crate) static BROKER: LazyLock<rabbitmq::RabbitMq> = LazyLock::new(rabbitmq::RabbitMq::start);
 
 /// Waits until `done` answers true.
 pub(super) async fn until(what: &str, mut done: impl AsyncFnMut() -> bool) {

@@ -11,7 +11,7 @@ use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, Exchange
 /// A connection of the test's own.
 pub struct Desk {
     channel: Channel,
-    _connection: Connection,
+    connection: Connection,
 }
 
 impl Desk {
@@ -20,7 +20,7 @@ impl Desk {
         let connection = Connection::connect(url, ConnectionProperties::default()).await.expect("a connection");
         let channel = connection.create_channel().await.expect("a channel");
         channel.confirm_select(ConfirmSelectOptions::default()).await.expect("confirms");
-        Self { channel, _connection: connection }
+        Self { channel, connection }
     }
 
     /// Declares a quorum queue with further arguments.
@@ -87,6 +87,14 @@ impl Desk {
         let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
         let found = self.channel.queue_declare(queue.into(), options, FieldTable::default()).await.expect("the queue");
         found.message_count()
+    }
+
+    /// Whether there is a queue by this name.
+    pub async fn has(&self, queue: &str) -> bool {
+        // The broker closes a channel that looks at a queue which is not there.
+        let channel = self.connection.create_channel().await.expect("a channel");
+        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        channel.queue_declare(queue.into(), options, FieldTable::default()).await.is_ok()
     }
 
     /// Takes a message, if there is one.

@@ -136,17 +136,14 @@ impl Board {
                 if record.verdict != VerdictKind::Accept {
                     self.count_failure(&kind, &record.reason);
                 }
-                let (ink, then) = consequence(record);
                 if let Some(row) = self.rows.iter_mut().find(|row| row.route == record.route) {
-                    row.last = Line::of(ink, shortest(record));
+                    row.last = Line::of(consequence(record).0, shortest(record));
                 }
                 // What goes well at once is not news.
                 if record.verdict == VerdictKind::Accept && record.number <= 1 {
                     return None;
                 }
-                let line = self.begin(&record.route).then(Ink::Plain, format!("#{:<2} ", record.number));
-                let line = line.then(ink, format!("{} → {then}", short(record)));
-                (kind, line.then(Ink::Faint, why(record)))
+                (kind, self.begin(&record.route).append(&told(record)))
             }
             // Every end but this one is told with the attempt that led to it.
             Event::Ended { .. } => return None,
@@ -198,6 +195,14 @@ impl Board {
         }
         self.latest.push_back(line);
     }
+}
+
+/// An attempt in a line: which it was, what happened, what was done about it, and why.
+pub(super) fn told(record: &AttemptRecord) -> Line {
+    let (ink, then) = consequence(record);
+    Line::of(Ink::Plain, format!("#{:<2} ", record.number))
+        .then(ink, format!("{} → {then}", short(record)))
+        .then(Ink::Faint, why(record))
 }
 
 fn kind(record: &AttemptRecord) -> Kind {

@@ -147,7 +147,16 @@ impl Vendors {
     }
 }
 
-async fn serve(name: &str, router: Router, tasks: &TaskTracker, stop: &CancellationToken) -> anyhow::Result<String> {
+/// Serves `router` on a free port until `stop`; answers with its URL. `name` is for the error.
+///
+/// # Errors
+/// When no port can be listened on.
+pub(super) async fn serve(
+    name: &str,
+    router: Router,
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+) -> anyhow::Result<String> {
     let listener =
         TcpListener::bind("127.0.0.1:0").await.with_context(|| format!("failed to start the vendor {name}"))?;
     let url = format!("http://{}", listener.local_addr()?);
@@ -230,7 +239,8 @@ fn message_id(headers: &HeaderMap) -> Option<MessageId> {
     text(headers, "backstop-message-id").parse().ok()
 }
 
-fn text<'h>(headers: &'h HeaderMap, name: &str) -> &'h str {
+/// The field called `name`; empty when it is absent or no text.
+pub(super) fn text<'h>(headers: &'h HeaderMap, name: &str) -> &'h str {
     headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 

@@ -24,9 +24,13 @@ A case file:
       outcome: { status: 400, body: down for maintenance }     # or { silence: timeout }
       expect: { verdict: retry, after: 5m, reason: vendor in maintenance }
     - name: what malformed messages become
-      ask: admit                        # default: judge; or fall_back
+      ask: admit                        # default: judge; or fall_back, settle
       message: { json: { id: null } }
       expect: { admission: drop }
+    - name: a paid order did happen
+      ask: settle                       # the outcome is what a sender answers to a check-back
+      outcome: { status: 200, json: { status: paid } }
+      expect: { settlement: committed } # or rolled_back, unknown
     - name: a pause without its unit is refused
       config: { pause: 5 }
       expect: { config_refused: pause }

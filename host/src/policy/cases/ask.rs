@@ -84,10 +84,12 @@ impl<'c> Judges<'c> {
             Question::Admit(..) => ("admit", "every message is sent", self.hooks.admit),
             Question::Judge(..) => ("judge", "the standard rule judges", self.hooks.judge),
             Question::FallBack(..) => ("fall_back", "the route's fallback serves", self.hooks.fall_back),
+            Question::Settle(..) => ("settle", "the host reads the sender's answer", self.hooks.settle),
         };
         let mend = match hook {
             "admit" => "implement `Admit` for it",
             "judge" => "implement `Policy` for it",
+            "settle" => "implement `Settle` for it",
             _ => "implement `FallBack` for it",
         };
         (!answers).then(|| format!("the policy does not answer `{hook}`, so {instead}: {mend}, or remove the case"))
@@ -116,6 +118,7 @@ fn ask(judge: &Judge, question: &Question) -> Heard {
         Question::Admit(message) => heard(judge.admit(message), Answer::Admission),
         Question::Judge(message, attempt, outcome) => heard(judge.judge(message, *attempt, outcome), Answer::Decision),
         Question::FallBack(message, attempt, last) => heard(judge.fall_back(message, *attempt, last), Answer::FallBack),
+        Question::Settle(message, answer) => heard(judge.settle(message, answer), Answer::Settlement),
     }
 }
 

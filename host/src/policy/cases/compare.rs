@@ -9,6 +9,7 @@ use super::expected::{AdmissionKind, Expected, ExpectedAnswer, ExpectedBody, Exp
 use super::report::{Finding, shown};
 use crate::config::show_duration;
 use crate::message::{self, Admission, Decision, Fallback, Verdict, VerdictKind};
+use crate::transaction::Settlement;
 
 /// Differences told of one JSON body; more of them help nobody.
 const MAX_DIFFERENCES: usize = 8;
@@ -19,6 +20,7 @@ pub(super) enum Answer {
     Admission(Admission),
     Decision(Decision),
     FallBack(Option<Fallback>),
+    Settlement(Settlement),
 }
 
 /// What is wrong with the policy's refusing its configuration in these `words`.
@@ -109,6 +111,12 @@ fn differences(expected: &ExpectedAnswer, heard: &Heard) -> Vec<Finding> {
         }
         Answer::FallBack(said) => {
             fallback(expected.fallback.as_ref(), said.as_ref(), &mut found);
+            None
+        }
+        Answer::Settlement(said) => {
+            if let Some(expected) = expected.settlement.filter(|expected| expected != said) {
+                found.push(Finding::differs("settlement", expected.as_str(), said.as_str()));
+            }
             None
         }
     };
@@ -251,6 +259,7 @@ impl Answer {
             }
             Self::Decision(decision) => reasoned(describe(&decision.verdict), &decision.reason),
             Self::FallBack(said) => said.as_ref().map_or_else(|| "none".to_owned(), describe_fallback),
+            Self::Settlement(said) => said.as_str().to_owned(),
         }
     }
 }

@@ -4,11 +4,12 @@
 use http::{HeaderName, HeaderValue};
 use serde_json::Value;
 
-use super::raw::{RawAdmission, RawAsk, RawExpect, RawFallback, RawScope, RawVerdict};
+use super::raw::{RawAdmission, RawAsk, RawExpect, RawFallback, RawScope, RawSettlement, RawVerdict};
 use super::read::Reading;
 use super::units::{After, NoFallback};
 use crate::config::{Place, Shorthand, Written};
 use crate::message::{RouteName, Scope, VerdictKind};
+use crate::transaction::Settlement;
 
 /// What a case expects.
 #[derive(Debug)]
@@ -29,6 +30,7 @@ pub(super) struct ExpectedAnswer {
     pub(super) scope: Option<Scope>,
     pub(super) fallback: Option<ExpectedFallback>,
     pub(super) admission: Option<AdmissionKind>,
+    pub(super) settlement: Option<Settlement>,
     pub(super) reason: Option<ExpectedText>,
     pub(super) log_contains: Option<String>,
     pub(super) max_fuel: Option<u64>,
@@ -138,6 +140,7 @@ impl Reading<'_> {
             scope: raw.scope.given().map(RawScope::scope),
             fallback: raw.fallback.given().and_then(|fallback| self.fallback(&place.key("fallback"), fallback)),
             admission: raw.admission.given().map(RawAdmission::kind),
+            settlement: raw.settlement.given().map(RawSettlement::settlement),
             reason: raw.reason.given().map(ExpectedText::Whole).or(part),
             log_contains: raw.log_contains.given(),
             max_fuel: max_fuel.then_some(most),
@@ -188,6 +191,7 @@ impl RawExpect {
             ("scope", self.scope.is_present()),
             ("fallback", self.fallback.is_present()),
             ("admission", self.admission.is_present()),
+            ("settlement", self.settlement.is_present()),
             ("reason", self.reason.is_present()),
             ("reason_contains", self.reason_contains.is_present()),
             ("log_contains", self.log_contains.is_present()),
@@ -208,6 +212,7 @@ impl RawAsk {
             Self::Judge => "judge",
             Self::Admit => "admit",
             Self::FallBack => "fall_back",
+            Self::Settle => "settle",
         }
     }
 
@@ -216,8 +221,9 @@ impl RawAsk {
         match key {
             "verdict" | "after" | "scope" => self == Self::Judge,
             "admission" => self == Self::Admit,
-            "fallback" => self != Self::Admit,
-            "reason" | "reason_contains" => self != Self::FallBack,
+            "fallback" => matches!(self, Self::Judge | Self::FallBack),
+            "settlement" => self == Self::Settle,
+            "reason" | "reason_contains" => matches!(self, Self::Judge | Self::Admit),
             _ => true,
         }
     }
@@ -228,6 +234,7 @@ impl RawAsk {
             Self::Judge => "verdict",
             Self::Admit => "admission",
             Self::FallBack => "fallback",
+            Self::Settle => "settlement",
         }
     }
 
@@ -237,6 +244,7 @@ impl RawAsk {
             Self::Judge => "`expect: { verdict: retry }`",
             Self::Admit => "`expect: { admission: drop }`",
             Self::FallBack => "`expect: { fallback: { status: 200 } }`",
+            Self::Settle => "`expect: { settlement: committed }`",
         }
     }
 }
@@ -260,6 +268,16 @@ impl RawScope {
             Self::Standard => Scope::Standard,
             Self::Message => Scope::Message,
             Self::Destination => Scope::Destination,
+        }
+    }
+}
+
+impl RawSettlement {
+    const fn settlement(self) -> Settlement {
+        match self {
+            Self::Committed => Settlement::Committed,
+            Self::RolledBack => Settlement::RolledBack,
+            Self::Unknown => Settlement::Unknown,
         }
     }
 }

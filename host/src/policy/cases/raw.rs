@@ -42,7 +42,7 @@ pub(super) struct RawCase {
     pub(super) message: Field<RawMessage>,
     /// The attempt. Default: the first of five, which took no time.
     pub(super) attempt: Field<RawAttempt>,
-    /// What happened to the attempt: an answer, or silence.
+    /// What happened to the attempt: an answer, or silence. With `ask: settle`: what the sender answered to a check-back.
     pub(super) outcome: Field<RawOutcome>,
     /// What the policy must say.
     pub(super) expect: Field<RawExpect>,
@@ -57,6 +57,7 @@ pub(super) enum RawAsk {
     Judge,
     Admit,
     FallBack,
+    Settle,
 }
 
 /// The message. A body is written as one of `body`, `json`, `body_base64` and `body_file`.
@@ -163,6 +164,8 @@ pub(super) struct RawExpect {
     pub(super) fallback: Field<Shorthand<Written<NoFallback>, RawFallback>>,
     /// admit: whether the message is sent.
     pub(super) admission: Field<RawAdmission>,
+    /// settle: what became of the operation behind the half message, by its sender's answer.
+    pub(super) settlement: Field<RawSettlement>,
     /// The whole reason.
     pub(super) reason: Field<String>,
     /// A part of the reason.
@@ -208,6 +211,16 @@ pub(super) enum RawAdmission {
     Accept,
     Drop,
     DeadLetter,
+}
+
+/// What became of the operation behind a half message.
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(rename = "Settlement", inline)]
+pub(super) enum RawSettlement {
+    Committed,
+    RolledBack,
+    Unknown,
 }
 
 /// An answer in the destination's stead, or another route. Only what is written here is compared.

@@ -140,8 +140,13 @@ impl Reading<'_> {
             }
             Some(Question::Admit(message?))
         } else {
+            if ask == RawAsk::Settle && attempt_given {
+                let why = "`ask: settle` is about a sender's answer, and no attempt: remove it";
+                self.sheet.complain(&place.key("attempt"), why);
+            }
             let outcome = self.outcome(place, raw.outcome);
             match ask {
+                RawAsk::Settle => Some(Question::Settle(message?, outcome)),
                 RawAsk::FallBack => Some(Question::FallBack(message?, attempt, outcome)),
                 RawAsk::Judge | RawAsk::Admit => Some(Question::Judge(message?, attempt, outcome)),
             }

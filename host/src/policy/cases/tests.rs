@@ -119,6 +119,9 @@ cases:
 fn a_question_that_the_policy_leaves_to_the_host_is_told_so() {
     let report = report("", "cases: [{ name: sent, ask: admit, expect: { admission: accept } }]");
     assert!(report.to_string().contains("does not answer `admit`, so every message is sent"), "{report}");
+    let settles = "cases: [{ name: asked, ask: settle, outcome: { status: 200 }, expect: { settlement: committed } }]";
+    let report = self::report("", settles);
+    assert!(report.to_string().contains("so the host reads the sender's answer: implement `Settle`"), "{report}");
 }
 
 #[test]
@@ -154,6 +157,8 @@ cases:
   - { name: d, outcome: { status: 200 }, expect: { config_refused: x, verdict: retry } }
   - { name: e, outcome: {}, expect: {} }
   - { name: f, outcome: { status: 200, repeat: 2 }, expect: { verdict: fall_back, fallback: { status: 200, route: b } } }
+  - { name: h, ask: settle, attempt: { number: 2 }, outcome: { status: 200 }, expect: { settlement: commited } }
+  - { name: i, ask: settle, expect: { verdict: accept, reason: x } }
   - { name: g, outcome: { status: 200, body: x, repeat: 5000000 }, expect: { verdict: fall_back, fallback: nothing } }
 "#;
     let said = parse(wrong).expect_err("it is wrong");
@@ -185,8 +190,17 @@ cases:
         (13, "cases[5].expect: says too little: write at least `verdict`"),
         (14, "cases[6].outcome.repeat: there is no body to repeat"),
         (14, "cases[6].expect.fallback: write either `route: NAME` or an answer"),
-        (15, "cases[7].outcome.repeat: `5000000`: write a whole number from 1 to 4194304"),
-        (15, "cases[7].expect.fallback: `nothing`: write none, an answer such as"),
+        (15, "cases[7].attempt: `ask: settle` is about a sender's answer"),
+        (15, "cases[7].expect.settlement: `commited`: did you mean `committed`?"),
+        (16, "cases[8]: a case needs its `outcome`"),
+        (16, "cases[8].expect.verdict: means nothing for `ask: settle`"),
+        (16, "cases[8].expect.reason: means nothing for `ask: settle`"),
+        (
+            16,
+            "cases[8].expect: says too little: write at least `settlement`, such as `expect: { settlement: committed }`",
+        ),
+        (17, "cases[9].outcome.repeat: `5000000`: write a whole number from 1 to 4194304"),
+        (17, "cases[9].expect.fallback: `nothing`: write none, an answer such as"),
     ] {
         let mistake = format!("cases.yaml:{line}: {mistake}");
         assert!(said.contains(&mistake), "no {mistake:?} in\n{said}");
@@ -226,7 +240,7 @@ fn cases_of_another_policy_are_refused() {
 #[test]
 fn the_schema_that_editors_are_shown_knows_what_the_stock_policies_cases_say() {
     let schema = jsonschema::draft202012::new(&CaseFile::json_schema()).expect("a schema");
-    for name in ["standard", "risk-control", "token-refresh", "scan-platform", "vendor-codes"] {
+    for name in ["standard", "risk-control", "token-refresh", "scan-platform", "vendor-codes", "reliable-message"] {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../policies").join(name).join("cases.yaml");
         let text = std::fs::read_to_string(&path).expect("a case file");
         let value: Value = serde_yaml::from_str(&text).expect("YAML");

@@ -31,7 +31,7 @@ impl Hook {
         }
     }
 
-    /// Those of the questions that a policy answers itself. (*Settle* is not asked by this host yet.)
+    /// Those of the questions that a policy answers itself. (*Settle* is tried by cases only: no law is about it.)
     pub fn among(hooks: Hooks) -> Vec<Self> {
         let each = [(hooks.judge, Self::Judge), (hooks.admit, Self::Admit), (hooks.fall_back, Self::FallBack)];
         each.into_iter().filter_map(|(answered, hook)| answered.then_some(hook)).collect()
