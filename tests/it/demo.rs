@@ -104,7 +104,8 @@ async fn event_pipeline_is_played() {
         "retry in 2.0s",
         "400 Bad Request → dead letter",
         "✓ each publish has a uid of its own",
-        "✓ delivered at last",
+        "✓ delivered at last, under a uid of its own",
+        "✓ linked to its original, which stays as it is",
     ];
     plays("event-pipeline", &[], &lines).await;
 }

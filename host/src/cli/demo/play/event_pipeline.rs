@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use http::{Method, StatusCode};
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::message::{MessageId, State};
@@ -194,27 +195,43 @@ impl Scene<'_> {
         Ok(())
     }
 
-    /// What failed is found, and published again.
+    /// What failed is found in the archive, and published again.
     async fn published_again(&mut self, refused: MessageId) -> anyhow::Result<()> {
-        self.story.step("Billing is mended; what it refused is found, and published again");
+        self.story.step("Billing is mended; what it refused is found in the archive, and published again");
         let dead = self.host.listed(State::Dead).await?;
         for letter in &dead {
             self.story.seen("host", &format!("{}  {}  {}", letter.id, letter.route, letter.reason));
         }
-        self.story.check("two dead letters are found: the misfit, and what billing refused", {
-            dead.len() == 2 && dead.iter().any(|letter| letter.id == refused)
+        self.story.check("two dead letters: the misfit, and what billing refused", dead.len() == 2);
+        let found = self.host.ask("/v1/archive?state=dead&reason=refused&body=/total=8").await?;
+        let found = Vec::<Found>::deserialize(&found["messages"])?;
+        self.story.seen("person", "backstop archive query --state dead --reason refused --body /total=8");
+        self.story.check("one of them was refused, and holds a total of 8", {
+            matches!(found.as_slice(), [one] if one.id == refused)
         });
-        let again = json!({ "ids": [refused] });
-        let redriven = self.host.tell("/v1/dead/redrive", &again).await?;
-        self.story.seen("person", &format!("backstop dead redrive {refused}: {redriven}"));
-        let message = self.host.until(refused, State::Delivered).await?;
-        self.story.journal(message.journal.get(1..).unwrap_or_default());
-        self.story.check("delivered at last, under the uid that it had", {
-            let visits = self.subscribers.visits_of(refused);
-            let uids: Vec<_> = visits.iter().map(|visit| visit.field("ce-messageuid")).collect();
-            message.summary.state == State::Delivered && uids.len() == 2 && uids.first() == uids.last()
+
+        let again = self.host.tell(&format!("/v1/archive/{refused}/republish"), &json!({ "run": "mended" })).await?;
+        let again = Found::deserialize(&again)?;
+        self.story.seen("person", &format!("backstop archive republish --run mended …: {}  of {refused}", again.id));
+        let message = self.host.until(again.id, State::Delivered).await?;
+        self.story.journal(&message.journal);
+        let uid =
+            |id: MessageId| self.subscribers.visits_of(id).first().map(|visit| visit.field("ce-messageuid").to_owned());
+        let (first, second) = (uid(refused), uid(again.id));
+        self.story.check("delivered at last, under a uid of its own", {
+            message.summary.state == State::Delivered && second.is_some() && first != second
         });
-        self.story.check("the misfit is left for whoever sent it", self.host.listed(State::Dead).await?.len() == 1);
+        let original = self.host.message(refused).await?.map(|message| message.summary.state);
+        self.story.check("linked to its original, which stays as it is", {
+            again.original == Some(refused) && original == Some(State::Dead)
+        });
         Ok(())
     }
+}
+
+/// A message as the archive shows it, as far as it matters here.
+#[derive(Deserialize)]
+struct Found {
+    id: MessageId,
+    original: Option<MessageId>,
 }
