@@ -14,6 +14,7 @@ mod claim;
 mod clocks;
 mod connections;
 mod failure;
+mod feeds;
 mod finish;
 mod keys;
 mod matching;
@@ -143,7 +144,8 @@ macro_rules! walk {
     };
 }
 
-// Beside the macros that it uses.
+// Beside the macros that they use.
+mod feeding;
 mod transacting;
 
 #[async_trait]
