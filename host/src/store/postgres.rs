@@ -52,6 +52,7 @@ use super::{
 use crate::clock::{Clock, Timestamp};
 use crate::message::{Answer, MessageId, State};
 
+pub(crate) use connections::{dial, tls_for};
 pub use target::{InvalidTarget, PostgresTarget, SCHEMA};
 
 /// Calls that are not batched and wait for a connection; more are refused as saturated.

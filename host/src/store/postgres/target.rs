@@ -88,6 +88,13 @@ impl PostgresTarget {
         &self.config
     }
 
+    /// The same without the schema, for who names tables in full. The password is shown as `***`.
+    pub(crate) fn without_schema(&self) -> String {
+        let shown = self.to_string();
+        let own = format!("schema={}", self.schema);
+        shown.replace(&format!("?{own}&"), "?").replace(&format!("?{own}"), "")
+    }
+
     /// Whether TLS may be spoken.
     pub(super) fn may_encrypt(&self) -> bool {
         self.config.get_ssl_mode() != SslMode::Disable
