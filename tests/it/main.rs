@@ -9,6 +9,7 @@ mod maintenance;
 mod event_pipeline;
 mod events;
 mod scan_platform;
+mod feed;
 mod fallback;
 mod carriage;
 mod idempotency;
