@@ -11,7 +11,7 @@
 //! # Why no row is passed over
 //!
 //! Cursors are not committed in the order in which they are drawn: a transaction that drew 9 may commit after the one
-//! that drew 10 was read. So no row is read before a *fence* has passed ([`fence`](self)'s own file has the proof):
+//! that drew 10 was read. So no row is read before a *fence* has passed (`feed/fence.rs` has the proof):
 //!
 //! 1. *U*, the largest cursor that is visible, is read. (Of a time, the largest that is at least a second old.)
 //! 2. Then all transactions that run in that database are noted: by their virtual ids, which each has from its first

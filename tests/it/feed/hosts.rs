@@ -82,3 +82,22 @@ async fn scan_platform_feed_hosts_that_split_it_otherwise_wait_for_one_another()
     stage.delivered(60).await;
     assert_eq!(held(&three).await, [0, 1, 2]);
 }
+
+/// A host that is stopped for longer than its lease loses its partition, and goes on behind the one that took it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn scan_platform_feed_a_host_that_slept_through_its_lease_reads_nothing_more_of_it() {
+    let stage = Stage::with(SCANS).await;
+    let store = stage.store();
+    let one = stage.host_on(&store, "", "cursor: changed, batch: 5").await;
+    eventually("the first to read it", async || (held(&one).await == [0]).then_some(())).await;
+    let two = stage.host_on(&store, "", "cursor: changed, batch: 5").await;
+    stage.sql("INSERT INTO scans (id, state) SELECT n, 'new' FROM generate_series(1, 200) AS n");
+    stage.vendor.receives(20).await;
+    one.signal("STOP").await;
+    eventually("the second to take it over", async || (held(&two).await == [0]).then_some(())).await;
+    one.signal("CONT").await;
+    eventually("the first to let go of it", async || held(&one).await.is_empty().then_some(())).await;
+    stage.sql("INSERT INTO scans (id, state) SELECT n, 'new' FROM generate_series(201, 300) AS n");
+    eventually("every row to be delivered", async || (stage.ids().len() == 300).then_some(())).await;
+    assert_eq!(stored(&stage, &store), (300, 300));
+}

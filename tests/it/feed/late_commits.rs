@@ -100,6 +100,34 @@ async fn scan_platform_feed_a_writer_that_is_prepared_is_waited_for() {
     assert_eq!(stage.ids(), [1, 2].into());
 }
 
+/// Who may read the table and nothing else waits as well: it sees who is running, if not what.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn scan_platform_feed_needs_no_right_but_to_read_the_table() {
+    let stage = Stage::with(SCANS).await;
+    stage.sql("CREATE ROLE reader LOGIN PASSWORD 'a-password'; GRANT SELECT ON scans TO reader");
+    let (late, early) = (writer(&stage).await, writer(&stage).await);
+    says(&late, "BEGIN; INSERT INTO scans (id, state) VALUES (1, 'late')").await;
+    says(&early, "INSERT INTO scans (id, state) VALUES (2, 'early')").await;
+    let reader = stage.url.replace("//backstop:", "//reader:");
+    let host = stage.host_reading(&reader, "sqlite:backstop.db", "", "cursor: changed").await;
+    waits_for(&host, &stage, &late).await;
+    says(&late, "COMMIT").await;
+    stage.delivered(2).await;
+    assert_eq!(stage.ids(), [1, 2].into());
+}
+
+/// What goes on in another database concerns nobody here.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn scan_platform_feed_does_not_wait_for_other_databases() {
+    let (stage, other) = (Stage::with(SCANS).await, Stage::with(SCANS).await);
+    let elsewhere = writer(&other).await;
+    says(&elsewhere, "BEGIN; INSERT INTO scans (id, state) VALUES (1, 'elsewhere')").await;
+    let _host = stage.host("cursor: changed").await;
+    stage.sql("INSERT INTO scans (id, state) VALUES (2, 'here')");
+    stage.delivered(1).await;
+    says(&elsewhere, "COMMIT").await;
+}
+
 /// Four writers commit in any order, some roll back, while the feed reads all the time.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn scan_platform_feed_many_writers_at_once_lose_no_row() {

@@ -1,14 +1,13 @@
 //! Tables that cannot be fed from: the source says why, in a sentence.
 
-use backstop_tests::{Setup, Vendor, eventually};
+use backstop_tests::postgres::Stop;
+use backstop_tests::{Postgres, Setup, Vendor, eventually};
 
 use super::stage::{SCANS, Stage};
 
 /// What the source says of this table, having given up.
-async fn says(stage: &Stage, table: &str, feed: &str) -> String {
-    stage.sql(table);
+async fn says(url: &str, feed: &str) -> String {
     let vendor = Vendor::answering([]).await;
-    let url = &stage.url;
     let sources =
         format!("{{ scans: {{ route: scans, connect: {{ retries: 0 }}, feed: {{ url: '{url}', {feed} }} }} }}");
     let setup = Setup::routes(&format!("scans: {{ destination: '{vendor}' }}"));
@@ -49,7 +48,20 @@ async fn scan_platform_feed_says_why_a_table_cannot_be_read() {
             "does not only grow",
         ),
     ] {
-        let said = says(&stage, table, feed).await;
+        stage.sql(table);
+        let said = says(&stage.url, feed).await;
         assert!(said.contains(why), "{feed}: {said}");
     }
+}
+
+/// A standby does not know who is writing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn scan_platform_feed_refuses_a_standby() {
+    let standby = Postgres::start();
+    standby.query(SCANS);
+    standby.query("COPY (SELECT 'in the folder of its data') TO PROGRAM 'cat > standby.signal'");
+    standby.stop(Stop::Fast);
+    standby.start_again();
+    let said = says(&standby.url(), "table: scans, cursor: changed, key: id").await;
+    assert!(said.contains("this server is a standby"), "{said}");
 }
