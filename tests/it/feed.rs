@@ -6,8 +6,10 @@ mod late_commits;
 mod stage;
 mod unfit;
 
+use std::collections::BTreeSet;
+
 use backstop_tests::postgres::Stop;
-use backstop_tests::{Gate, Postgres, eventually, ok};
+use backstop_tests::{Gate, Postgres, Setup, eventually, ok};
 use serde_json::{Value, json};
 
 use stage::{SCANS, Stage};
@@ -63,6 +65,55 @@ async fn scan_platform_feed_waits_for_a_store_that_cannot_take_more_and_loses_no
     .await;
     store.start_again();
     eventually("every row to be delivered", async || (stage.ids().len() == 60).then_some(())).await;
+}
+
+/// A row that is longer than its route takes is put aside, and the others go on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn scan_platform_feed_puts_a_row_aside_that_is_too_long() {
+    let stage = Stage::with(SCANS).await;
+    let host = stage.host_on("sqlite:backstop.db", "body_limit: 1KiB", "cursor: changed").await;
+    stage.sql("INSERT INTO scans (id, state) VALUES (1, 'short'), (2, repeat('long', 1000)), (3, 'short')");
+    stage.delivered(2).await;
+    assert_eq!(stage.ids(), [1, 3].into());
+    let dead = eventually("the dead letter", async || host.messages("dead").await.pop()).await;
+    assert!(dead["reason"].as_str().is_some_and(|reason| reason.contains("body_limit")), "{dead}");
+}
+
+/// Rows with the same cursor, and fewer at once than there are: they are told apart by their keys, whatever their type.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn scan_platform_feed_reads_rows_with_the_same_cursor_by_their_keys() {
+    let stage = Stage::with("").await;
+    let cursors = ["smallint", "integer", "bigint", "timestamptz"].map(|cursor| (cursor, "bigint", ""));
+    let keys = ["smallint", "integer", "numeric", "uuid", "text", "varchar(40)"].map(|key| ("timestamptz", key, ""));
+    let split = [("bigint", "integer", "PARTITION BY HASH (id)")];
+    let tables: Vec<_> = cursors.into_iter().chain(keys).chain(split).enumerate().collect();
+    let mut sources = String::new();
+    for (number, (cursor, key, split)) in &tables {
+        let value = if *cursor == "timestamptz" { "now()" } else { "7" };
+        let id = if *key == "uuid" { "md5(n::text)::uuid".to_owned() } else { format!("n::{key}") };
+        let part = if split.is_empty() {
+            String::new()
+        } else {
+            format!(
+                "CREATE TABLE part_{number} PARTITION OF \"Scans {number}\" FOR VALUES WITH (MODULUS 1, REMAINDER 0);"
+            )
+        };
+        stage.sql(&format!(
+            "CREATE TABLE \"Scans {number}\" (id {key} PRIMARY KEY, \"when\" {cursor} NOT NULL DEFAULT {value}) {split}; {part}
+             INSERT INTO \"Scans {number}\" (id) SELECT {id} FROM generate_series(1, 20) AS n"
+        ));
+        let url = &stage.url;
+        sources.push_str(&format!(
+            "scans-{number}: {{ route: scans, feed: {{ url: '{url}', table: Scans {number}, cursor: when, key: id, \
+             partitions: 2, batch: 3, poll: 100ms }} }}, "
+        ));
+    }
+    let routes = format!("scans: {{ destination: '{}' }}", stage.vendor);
+    let host = Setup::routes(&routes).setting("sources", &format!("{{ {sources} }}")).start().await;
+    let received = stage.delivered(20 * tables.len()).await;
+    let keys: BTreeSet<String> = received.iter().map(|request| request.header("idempotency-key")).collect();
+    assert_eq!(keys.len(), received.len(), "each row of each table once");
+    assert_eq!(host.log_lines("no index begins with the cursor").len(), tables.len(), "each is warned of once");
 }
 
 /// What was split into two goes on split into four.

@@ -1,5 +1,6 @@
 //! What a broker's source and the host say to each other: a source brings messages in and settles them with its broker
-//! as the host answers. It knows no route, no store and no policy; the host knows no broker.
+//! as the host answers. It knows no route, no policy and no message of the host's; the host knows no broker. A table's
+//! change feed is such a source, whose broker is the table; it keeps its place in the store.
 
 use std::time::Duration;
 

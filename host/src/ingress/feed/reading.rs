@@ -25,8 +25,8 @@ use crate::store::Checkpoint;
 const SIDE_BY_SIDE: usize = 16;
 /// The shortest pause before a row is brought again that could not be stored.
 const SHORTEST_WAIT: Duration = Duration::from_millis(100);
-/// The longest key that is shown to policies, in bytes.
-const LONGEST_KEY: usize = 1024;
+/// The longest value of a field, in bytes: a key may be longer.
+const LONGEST_FIELD: usize = 1024;
 
 /// A row as it was read.
 struct Row {
@@ -156,16 +156,17 @@ impl Session {
         let key = if is_key(&own) { own } else { hex(&Sha256::digest(own.as_bytes())) };
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let shown_key = if row.key.len() > LONGEST_KEY { String::new() } else { row.key };
         for (name, value) in [
             (fields::BROKER, "feed".to_owned()),
             (fields::ORIGIN, table),
             (fields::SEQUENCE, row.cursor_text),
             (fields::PARTITION, partition.to_string()),
-            (fields::SUBJECT, shown_key),
+            (fields::SUBJECT, row.key),
         ] {
-            // What cannot be a field's value, a policy finds in the body.
-            if let Ok(value) = HeaderValue::try_from(value) {
+            // What is too long or cannot be a field's value, a policy finds in the body.
+            if let Ok(value) = HeaderValue::try_from(value)
+                && value.len() <= LONGEST_FIELD
+            {
                 headers.insert(HeaderName::from_static(name), value);
             }
         }
