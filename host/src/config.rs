@@ -11,7 +11,6 @@ mod defaults;
 mod describe;
 mod endpoint;
 mod events;
-mod feed;
 mod interpolate;
 mod limits;
 mod problem;
@@ -21,6 +20,7 @@ mod resolve;
 mod resolved;
 mod sheet;
 mod sources;
+mod tapped;
 mod tree;
 mod units;
 
@@ -34,7 +34,6 @@ pub use check_back::CheckBack;
 pub(crate) use defaults::{default_envelope, default_response_limit};
 pub use endpoint::Protocol;
 pub use events::{EventSchema, Events, Taken};
-pub use feed::{Feed, Tap};
 use interpolate::Noting;
 pub use interpolate::{Machine, Surroundings};
 pub use limits::{Breaker, OnFailure, Order, OrderKey, Rate, RetryBudget};
@@ -48,6 +47,7 @@ pub use resolved::{
 };
 pub(crate) use sheet::Sheet;
 pub use sources::Sources;
+pub use tapped::{Tap, Tapped};
 pub(crate) use units::{Count, Unit, Written, read_duration, read_size, show_duration};
 
 use interpolate::Interpolator;

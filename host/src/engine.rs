@@ -211,7 +211,7 @@ impl Engine {
             stop: stop.clone(),
             loopback: listen.ip().is_loopback(),
         });
-        let taps = ingress::tapping::start(&config.feeds, &ingress, &dialer, &chains, &stop);
+        let taps = ingress::tapping::start(&config.tapped, &ingress, &dialer, &chains, &stop);
         let ingress = ingress::router(ingress);
         let admin = admin::router(Arc::new(Admin {
             store: Arc::clone(&store),

@@ -5,6 +5,7 @@
 //! problem that says why.
 
 mod events;
+pub mod feed;
 mod intake;
 pub mod nats;
 mod onward;

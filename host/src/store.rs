@@ -15,6 +15,7 @@ mod contract;
 #[cfg(test)]
 pub(crate) mod memory;
 mod encoding;
+mod feeding;
 pub mod postgres;
 mod selecting;
 pub mod sqlite;
@@ -29,6 +30,7 @@ use serde::{Deserialize, Serialize};
 use crate::clock::Timestamp;
 use crate::message::{Answer, AttemptRecord, Message, MessageId, Progress, RouteName, State};
 
+pub use feeding::{Checkpoint, Feeding, Partition, PartitionClaim, PartitionsClaimed, share};
 pub use postgres::{PostgresStore, PostgresTarget};
 pub use sqlite::SqliteStore;
 pub use transacting::{
@@ -41,7 +43,7 @@ pub struct Owner(pub String);
 
 /// A seam: where messages are kept.
 #[async_trait]
-pub trait Store: Transacting + Send + Sync + 'static {
+pub trait Store: Transacting + Feeding + Send + Sync + 'static {
     /// Takes responsibility for a message: writes it, in whatever state it comes, with the attempts already made.
     /// With an idempotency key the key is looked up and taken in the same transaction.
     ///

@@ -10,6 +10,7 @@ mod event_pipeline;
 mod events;
 mod archive;
 mod scan_platform;
+mod feed;
 mod fallback;
 mod carriage;
 mod idempotency;

@@ -4,6 +4,7 @@
 //! other secrets as `***`.
 
 mod limits;
+mod tapped;
 
 use std::time::Duration;
 
@@ -14,9 +15,8 @@ use super::check_back::CheckBack;
 use super::problem::Place;
 use super::resolved::{Alarm, Auth, Config, Destination, Isolation, Mode, OnPolicyFailure, PolicyBinding, Route};
 use super::units::{show_duration, show_size};
-use super::{Events, Feed, Sources, Tap};
+use super::{Events, Sources, Tapped};
 use crate::backoff::{Growth, Jitter};
-use crate::ingress::source::Settle;
 use crate::message::{Answer, Envelope, Fallback};
 
 const HIDDEN: &str = "***";
@@ -41,11 +41,10 @@ impl Config {
             None => listen,
         };
         top.insert("admin".into(), admin);
-        if !self.feeds.is_empty() {
+        if !self.tapped.is_empty() {
             let sources = root.key("sources");
-            let feeds =
-                self.feeds.iter().map(|feed| (feed.name.clone(), describer.feed(&sources.key(&feed.name), feed)));
-            top.insert("sources".into(), feeds.collect::<Map<_, _>>().into());
+            let shown = |tapped: &Tapped| (tapped.name.clone(), describer.tapped(&sources.key(&tapped.name), tapped));
+            top.insert("sources".into(), self.tapped.iter().map(shown).collect::<Map<_, _>>().into());
         }
         top.insert("store".into(), describer.text(&root.key("store"), &self.store.to_string()));
         top.insert("policies".into(), describer.text(&root.key("policies"), &self.policies.display().to_string()));
@@ -220,52 +219,6 @@ impl Describer<'_> {
             OnPolicyFailure::DeadLetter => "dead_letter",
         };
         shown.insert("on_policy_failure".into(), on_failure.into());
-    }
-
-    fn feed(&self, place: &Place<'_>, feed: &Feed) -> Value {
-        let mut shown = Map::new();
-        shown.insert("route".into(), self.text(&place.key("route"), feed.route.as_str()));
-        let (settle, prefetch, connect) = match &feed.tap {
-            Tap::Nats(nats) => (nats.settle, nats.prefetch, nats.connect),
-            Tap::RabbitMq(rabbitmq) => (rabbitmq.settle, rabbitmq.prefetch, rabbitmq.connect),
-        };
-        let settle = match settle {
-            Settle::OnStore => "on_store",
-            Settle::OnDelivery => "on_delivery",
-        };
-        shown.insert("settle".into(), settle.into());
-        shown.insert("prefetch".into(), prefetch.into());
-        let retries = connect.retries.map_or_else(|| "unlimited".into(), Value::from);
-        shown.insert("connect".into(), json!({ "retries": retries, "wait": duration(connect.wait) }));
-        let place = place.key(feed.tap.kind());
-        let url = |url: String| match self.sources.reference(&place.key("url"), true) {
-            Some(written) => written.into(),
-            None => Value::from(url),
-        };
-        let mut tap = Map::new();
-        match &feed.tap {
-            Tap::Nats(nats) => {
-                tap.insert("url".into(), url(nats.address.to_string()));
-                tap.insert("stream".into(), self.text(&place.key("stream"), &nats.stream));
-                tap.insert("consumer".into(), self.text(&place.key("consumer"), &nats.consumer));
-                if let Some(filter) = &nats.filter {
-                    tap.insert("filter".into(), self.text(&place.key("filter"), filter));
-                }
-                tap.insert("ack_wait".into(), duration(nats.ack_wait));
-                if let Some(last) = nats.max_deliver {
-                    tap.insert("max_deliver".into(), last.into());
-                }
-            }
-            Tap::RabbitMq(rabbitmq) => {
-                tap.insert("url".into(), url(rabbitmq.broker.to_string()));
-                tap.insert("queue".into(), self.text(&place.key("queue"), &rabbitmq.queue));
-                if let Some(limit) = rabbitmq.delivery_limit {
-                    tap.insert("delivery_limit".into(), limit.into());
-                }
-            }
-        }
-        shown.insert(feed.tap.kind().into(), tap.into());
-        shown.into()
     }
 
     fn events(&self, place: &Place<'_>, events: &Events, shown: &mut Map<String, Value>) {

@@ -51,7 +51,7 @@ pub(super) struct RawConfig {
     pub(super) keep_finished: Field<Written<Duration>>,
     /// Requests served at once; one more is answered 503. Default 4096.
     pub(super) max_in_flight: Field<Count>,
-    /// Where messages are taken from, beside the listener, by name: queues and streams of brokers.
+    /// Where messages are taken from, beside the listener, by name: queues and streams of brokers, and tables.
     pub(super) sources: Field<Named<RawSource>>,
     /// The routes by name. A name is 1 to 64 of a-z, 0-9, - and _, and starts with a letter or digit.
     pub(super) routes: Field<Named<RawRoute>>,
@@ -142,19 +142,21 @@ pub(super) struct RawDedupe {
     pub(super) window: Field<Written<Duration>>,
 }
 
-/// Where messages are taken from: exactly one broker.
+/// Where messages are taken from: exactly one broker or table.
 #[derive(Deserialize, JsonSchema, Default)]
 #[serde(default, deny_unknown_fields)]
 #[schemars(rename = "Source", extend("required" = ["route"]))]
 pub(super) struct RawSource {
     /// The route that its messages go to, in mode async.
     pub(super) route: Field<String>,
-    /// When the broker is told that a message is done with. Default on_store.
+    /// When the broker is told that a message is done with. Default on_store, which is all there is for a feed.
     pub(super) settle: Field<RawSettle>,
-    /// Messages taken and not settled at once, 1 to 1000. Default 64.
+    /// Brokers: messages taken and not settled at once, 1 to 1000. Default 64.
     pub(super) prefetch: Field<Count>,
-    /// How often subscribing is tried again, at the start and after a connection was lost.
+    /// How often subscribing or connecting is tried again, at the start and after a connection was lost.
     pub(super) connect: Field<RawConnect>,
+    /// A table in Postgres, each of whose new and changed rows becomes a message.
+    pub(super) feed: Field<RawFeed>,
     /// A consumer of a JetStream stream.
     pub(super) nats: Field<RawNats>,
     /// A RabbitMQ queue.
@@ -179,6 +181,30 @@ pub(super) struct RawConnect {
     pub(super) retries: Field<Times>,
     /// The pause between two, 100ms to 1h. Default 5s.
     pub(super) wait: Field<Written<Duration>>,
+}
+
+/// A table in Postgres, each of whose new and changed rows becomes a message.
+#[derive(Deserialize, JsonSchema, Default)]
+#[serde(default, deny_unknown_fields)]
+#[schemars(rename = "Feed", extend("required" = ["url", "table", "cursor", "key"]))]
+pub(super) struct RawFeed {
+    /// The primary: postgres://USER:PASSWORD@HOST:5432/DATABASE
+    pub(super) url: Field<Written<Secret>>,
+    /// The table: SCHEMA.TABLE, or TABLE for one in the schema public.
+    pub(super) table: Field<String>,
+    /// The column that grows with every insert and update: a smallint, integer, bigint or timestamp with time zone, not
+    /// null, drawn in the transaction that writes the row. An index should begin with it.
+    pub(super) cursor: Field<String>,
+    /// The column that tells rows apart, not null; by a hash of it they are split into partitions.
+    pub(super) key: Field<String>,
+    /// How many hosts can share the feed at most, 1 to 64. Default 1.
+    pub(super) partitions: Field<Count>,
+    /// Rows of one partition that are read and stored before its place is written down, 1 to 1000. Default 100.
+    pub(super) batch: Field<Count>,
+    /// How often the table is looked at, 100ms to 1h. Default 1s.
+    pub(super) poll: Field<Written<Duration>>,
+    /// How long a partition of a host that died waits for another one, 1s to 10m. Default 30s.
+    pub(super) lease: Field<Written<Duration>>,
 }
 
 /// A RabbitMQ queue.

@@ -10,6 +10,7 @@ mod fallback;
 mod feed;
 mod limits;
 mod route;
+mod tapped;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -81,7 +82,7 @@ impl Resolver<'_> {
                 Err(error) => self.complain(&place, error.to_string()),
             }
         }
-        let feeds = self.feeds(&root.key("sources"), raw.sources, &resolved);
+        let tapped = self.tapped(&root.key("sources"), raw.sources, &resolved);
         Some(Config {
             listen,
             admin,
@@ -110,7 +111,7 @@ impl Resolver<'_> {
                 1..=1_000_000,
                 defaults::MAX_IN_FLIGHT,
             ),
-            feeds,
+            tapped,
             routes: resolved,
             sources: Sources::new(self.file, Arc::clone(self.root)),
         })

@@ -19,8 +19,8 @@ use super::Sources;
 use super::check_back::CheckBack;
 use super::endpoint::Protocol;
 use super::events::Events;
-use super::feed::Feed;
 use super::limits::{Breaker, Order, Rate, RetryBudget};
+use super::tapped::Tapped;
 use crate::message::{Envelope, Fallback, RouteName};
 use crate::store::PostgresTarget;
 
@@ -47,7 +47,7 @@ pub struct Config {
     /// Requests served at once by the ingress; one more is answered 503. Default 4096.
     pub max_in_flight: usize,
     /// Where messages are taken from, beside the listener, by name.
-    pub feeds: Vec<Feed>,
+    pub tapped: Vec<Tapped>,
     /// The routes by name.
     pub routes: BTreeMap<RouteName, Arc<Route>>,
     /// Where in the file each value stands.

@@ -2,6 +2,7 @@
 
 mod mistakes;
 mod secrets;
+mod sources;
 mod whole;
 
 use std::collections::BTreeMap;

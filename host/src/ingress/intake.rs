@@ -60,6 +60,10 @@ impl Intake for RouteIntake {
         }
     }
 
+    fn keeps_order(&self) -> bool {
+        self.route().is_none_or(|route| route.order.is_some())
+    }
+
     async fn deliver(&self, brought: Brought) -> Settlement {
         let Some(route) = self.route() else { return Settlement::NotBegun(COME_AGAIN) };
         let Some(lane) = self.ingress.queue.lane(&route.name) else { return Settlement::NotBegun(COME_AGAIN) };

@@ -1,5 +1,6 @@
 //! What a broker's source and the host say to each other: a source brings messages in and settles them with its broker
-//! as the host answers. It knows no route, no store and no policy; the host knows no broker.
+//! as the host answers. It knows no route, no policy and no message of the host's; the host knows no broker. A table's
+//! change feed is such a source, whose broker is the table; it keeps its place in the store.
 
 use std::time::Duration;
 
@@ -26,20 +27,22 @@ pub struct Brought {
 
 /// Field names that sources use for what the broker knows of a message.
 pub mod fields {
-    /// Which broker: `rabbitmq` or `nats`.
+    /// Which broker: `rabbitmq`, `nats`, or `feed` for a table's change feed.
     pub const BROKER: &str = "broker-kind";
     /// Earlier deliveries of this message, a number.
     pub const DELIVERY_COUNT: &str = "broker-delivery-count";
-    /// The queue or stream it was taken from.
+    /// The queue, stream or table it was taken from.
     pub const ORIGIN: &str = "broker-origin";
-    /// Its routing key or subject.
+    /// Its routing key or subject; of a row, its key.
     pub const SUBJECT: &str = "broker-subject";
     /// The exchange it was published to (RabbitMQ only).
     pub const EXCHANGE: &str = "broker-exchange";
     /// Why and how often it was dead-lettered, as JSON, newest first (RabbitMQ only).
     pub const DEATHS: &str = "x-death";
-    /// Its place in the stream (NATS only).
+    /// Its place in the stream (NATS); the cursor of a row.
     pub const SEQUENCE: &str = "broker-sequence";
+    /// The partition of a feed that a row belongs to, a number from 0.
+    pub const PARTITION: &str = "broker-partition";
     /// Whether the broker says that it was delivered before: `true` or `false`.
     pub const REDELIVERED: &str = "broker-redelivered";
     /// What request the message belongs to or answers, as its sender says.
@@ -84,6 +87,10 @@ pub enum Settlement {
 pub trait Intake: Send + Sync + 'static {
     /// Takes responsibility for a message ([`Settle::OnStore`]).
     async fn store(&self, brought: Brought) -> Stored;
+    /// Whether what is brought must be stored one after the other, as it came: its route keeps orders by key just now.
+    fn keeps_order(&self) -> bool {
+        true
+    }
     /// Makes one attempt while the broker keeps the message ([`Settle::OnDelivery`]).
     async fn deliver(&self, brought: Brought) -> Settlement;
 }

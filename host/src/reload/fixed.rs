@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::config::{Admin, Config, Feed, StoreUrl};
+use crate::config::{Admin, Config, StoreUrl, Tapped};
 
 /// Their values, as a host was started with.
 pub(super) struct Fixed {
@@ -16,7 +16,7 @@ pub(super) struct Fixed {
     shutdown_grace: Duration,
     lease: Duration,
     max_in_flight: usize,
-    feeds: Vec<Feed>,
+    tapped: Vec<Tapped>,
 }
 
 impl Fixed {
@@ -30,7 +30,7 @@ impl Fixed {
             shutdown_grace: config.shutdown_grace,
             lease: config.lease,
             max_in_flight: config.max_in_flight,
-            feeds: config.feeds.clone(),
+            tapped: config.tapped.clone(),
         }
     }
 
@@ -45,7 +45,7 @@ impl Fixed {
             ("shutdown_grace", self.shutdown_grace == other.shutdown_grace),
             ("lease", self.lease == other.lease),
             ("max_in_flight", self.max_in_flight == other.max_in_flight),
-            ("sources", self.feeds == other.feeds),
+            ("sources", self.tapped == other.tapped),
         ];
         keys.into_iter().filter(|(_, same)| !same).map(|(key, _)| key).collect()
     }

@@ -2,6 +2,7 @@
 //! tests run each rule on a store that is empty.
 
 pub(in crate::store) mod acceptance;
+pub(in crate::store) mod feeds;
 pub(in crate::store) mod keys;
 pub(in crate::store) mod leases;
 pub(in crate::store) mod model;

@@ -1,6 +1,7 @@
 //! A store in memory, for unit tests of what stands on the `Store` seam. It passes the same contract suite as the
 //! real ones, and can be told to fail.
 
+mod feeding;
 mod transactions;
 
 use std::collections::{BTreeMap, HashMap};
@@ -31,6 +32,7 @@ struct Kept {
     keys: HashMap<(RouteName, String), Key>,
     holds: HashMap<String, Timestamp>,
     halves: BTreeMap<MessageId, transactions::Half>,
+    feeds: HashMap<String, feeding::Feed>,
     stored: u64,
 }
 
@@ -502,7 +504,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::MemoryStore;
-    use crate::store::contract::{keys, leases, model, transactions};
+    use crate::store::contract::{feeds, keys, leases, model, transactions};
 
     proptest! {
         #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
@@ -551,5 +553,19 @@ mod tests {
         transactions::a_list_of_them_goes_from_the_newest(&new()).await;
         transactions::what_is_open_counts_as_not_ended(&new()).await;
         transactions::what_has_ended_is_swept_after_its_key(&new()).await;
+    }
+
+    #[tokio::test]
+    async fn memory_keeps_feeds_as_the_contract_says() {
+        let new = MemoryStore::default;
+        feeds::one_host_holds_all_partitions(&new()).await;
+        feeds::hosts_share_and_no_partition_is_two_hosts(&new()).await;
+        feeds::of_hosts_that_claim_at_once_none_holds_what_another_does(&new()).await;
+        feeds::a_partition_goes_on_from_its_checkpoint_at_another_host(&new()).await;
+        feeds::who_lost_a_partition_does_not_move_its_checkpoint(&new()).await;
+        feeds::who_leaves_is_not_waited_for(&new()).await;
+        feeds::a_feed_split_anew_goes_on_from_before_its_smallest_checkpoint(&new()).await;
+        feeds::a_feed_that_is_split_anew_before_all_of_it_began_starts_over(&new()).await;
+        feeds::feeds_are_told_apart(&new()).await;
     }
 }

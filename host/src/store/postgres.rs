@@ -14,6 +14,7 @@ mod claim;
 mod clocks;
 mod connections;
 mod failure;
+mod feeds;
 mod finish;
 mod keys;
 mod matching;
@@ -51,6 +52,7 @@ use super::{
 use crate::clock::{Clock, Timestamp};
 use crate::message::{Answer, MessageId, State};
 
+pub(crate) use connections::{dial, tls_for};
 pub use target::{InvalidTarget, PostgresTarget, SCHEMA};
 
 /// Calls that are not batched and wait for a connection; more are refused as saturated.
@@ -143,7 +145,8 @@ macro_rules! walk {
     };
 }
 
-// Beside the macros that it uses.
+// Beside the macros that they use.
+mod feeding;
 mod transacting;
 
 #[async_trait]

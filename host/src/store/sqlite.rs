@@ -11,6 +11,8 @@
 
 mod accept;
 mod claim;
+mod feeding;
+mod feeds;
 mod finish;
 mod keys;
 mod log;

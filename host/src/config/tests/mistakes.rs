@@ -4,7 +4,7 @@ use super::{said, with_route};
 
 /// Asserts that the file has exactly one mistake, on `line`, of `key`, whose message holds `hint`.
 #[track_caller]
-fn one_mistake(text: &str, line: &str, key: &str, hint: &str) {
+pub(super) fn one_mistake(text: &str, line: &str, key: &str, hint: &str) {
     let said = said(text);
     assert_eq!(said.len(), 1, "{text}\n{said:#?}");
     assert!(said[0].starts_with(&format!("{line} {key}: ")), "expected {line} {key}: {said:#?}");

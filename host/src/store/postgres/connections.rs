@@ -190,9 +190,8 @@ impl Connections {
     /// # Errors
     /// [`Failure::Unusable`] when TLS cannot be set up.
     pub(super) fn new(target: PostgresTarget, clock: Arc<dyn Clock>) -> Result<Self, Failure> {
-        let tls = target.may_encrypt().then(tls).transpose();
         Ok(Self {
-            tls: tls.map_err(|error| Failure::Unusable(format!("failed to set up TLS: {error}")))?,
+            tls: tls_for(&target).map_err(|error| Failure::Unusable(format!("failed to set up TLS: {error}")))?,
             target,
             clock,
             known: Mutex::default(),
@@ -307,19 +306,7 @@ impl Connections {
     }
 
     async fn connect(&self) -> Result<Client, Failure> {
-        let config = self.target.config();
-        let client = match &self.tls {
-            Some(tls) => {
-                let (client, connection) = config.connect(tls.clone()).await?;
-                self.driving.spawn(drive(connection));
-                client
-            }
-            None => {
-                let (client, connection) = config.connect(NoTls).await?;
-                self.driving.spawn(drive(connection));
-                client
-            }
-        };
+        let client = dial(&self.target, self.tls.as_ref(), &self.driving).await?;
         // The schema's name needs no quotes (`target`).
         let schema = self.target.schema();
         client.batch_execute(&format!("SET search_path TO \"{schema}\"; {SETTINGS}")).await?;
@@ -359,6 +346,39 @@ impl fmt::Debug for Connections {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Connections").field("target", &self.target).finish_non_exhaustive()
     }
+}
+
+/// Makes one connection, which a task of `driving` carries. `tls` is what [`tls_for`] made.
+///
+/// # Errors
+/// When the server cannot be reached, or refuses.
+pub(crate) async fn dial(
+    target: &PostgresTarget,
+    tls: Option<&MakeRustlsConnect>,
+    driving: &TaskTracker,
+) -> Result<Client, tokio_postgres::Error> {
+    let config = target.config();
+    Ok(match tls {
+        Some(tls) => {
+            let (client, connection) = config.connect(tls.clone()).await?;
+            driving.spawn(drive(connection));
+            client
+        }
+        None => {
+            let (client, connection) = config.connect(NoTls).await?;
+            driving.spawn(drive(connection));
+            client
+        }
+    })
+}
+
+/// What speaks TLS to `target`, if that may be spoken. Reads the system's certificate authorities: call it off the async
+/// threads.
+///
+/// # Errors
+/// When TLS cannot be set up.
+pub(crate) fn tls_for(target: &PostgresTarget) -> Result<Option<MakeRustlsConnect>, rustls::Error> {
+    target.may_encrypt().then(tls).transpose()
 }
 
 /// Carries what a connection sends and receives, until it is dropped or breaks.

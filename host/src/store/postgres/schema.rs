@@ -13,6 +13,7 @@
 //! - `place` is a message's place in its order, given out by the order's row in `orders`. That row is what whoever
 //!   changes an order locks first; it stands while the order has members. `last` is the last place given out.
 //! - `keys.opened_until` is when a key that a host opened is free for another.
+//! - A feed has a row in `feeds`, which whoever claims its partitions locks first.
 //! - No text can hold U+0000: texts that others choose are escaped (`rows.rs`), U+0000 as `␀0` and `␀` as `␀1`.
 //!
 //! # Indexes
@@ -28,7 +29,7 @@ use super::connections::{Connection, Connections};
 use super::failure::Failure;
 
 /// How the schema comes from each version to the next.
-const MIGRATIONS: &[&str] = &[FIRST, ARCHIVE, TRANSACTIONS];
+const MIGRATIONS: &[&str] = &[FIRST, ARCHIVE, TRANSACTIONS, FEEDS];
 
 const FIRST: &str = "
 CREATE TABLE messages (
@@ -170,6 +171,32 @@ CREATE TABLE half_requests (
     id      uuid PRIMARY KEY,
     headers bytea NOT NULL,
     body    bytea NOT NULL
+);
+";
+
+/// Change feeds.
+const FEEDS: &str = "
+CREATE TABLE feeds (
+    feed text PRIMARY KEY
+);
+
+CREATE TABLE feed_partitions (
+    feed        text NOT NULL,
+    number      bigint NOT NULL,
+    lease_owner text,
+    lease_until bigint,
+    cursor      bigint,
+    cursor_key  text,
+    PRIMARY KEY (feed, number),
+    CHECK ((lease_owner IS NULL) = (lease_until IS NULL)),
+    CHECK (cursor IS NOT NULL OR cursor_key IS NULL)
+);
+
+CREATE TABLE feed_hosts (
+    feed        text NOT NULL,
+    owner       text NOT NULL,
+    alive_until bigint NOT NULL,
+    PRIMARY KEY (feed, owner)
 );
 ";
 

@@ -88,6 +88,53 @@ impl PostgresTarget {
         &self.config
     }
 
+    /// As it is shown, without the schema: for who names tables in full.
+    pub(crate) fn without_schema(&self) -> String {
+        let mut shown = String::new();
+        // Writing to a string does not fail.
+        let _ = self.show_database(&mut shown);
+        if let Some(mode) = self.shown_sslmode() {
+            shown.push_str("?sslmode=");
+            shown.push_str(mode);
+        }
+        shown
+    }
+
+    /// User, hosts and database.
+    fn show_database(&self, out: &mut impl fmt::Write) -> fmt::Result {
+        out.write_str("postgres://")?;
+        if let Some(user) = self.config.get_user() {
+            let password = if self.config.get_password().is_some() { ":***" } else { "" };
+            write!(out, "{}{password}@", escaped(user))?;
+        }
+        for (index, host) in self.config.get_hosts().iter().enumerate() {
+            let comma = if index > 0 { "," } else { "" };
+            match host {
+                Host::Tcp(name) if name.contains(':') => write!(out, "{comma}[{name}]")?,
+                Host::Tcp(name) => write!(out, "{comma}{name}")?,
+                #[cfg(unix)]
+                Host::Unix(path) => write!(out, "{comma}{}", escaped(&path.display().to_string()))?,
+            }
+            let ports = self.config.get_ports();
+            if let Some(port) = ports.get(index).or(ports.first()) {
+                write!(out, ":{port}")?;
+            }
+        }
+        if let Some(database) = self.config.get_dbname() {
+            write!(out, "/{}", escaped(database))?;
+        }
+        Ok(())
+    }
+
+    /// Whether TLS is spoken, where that is not left to the server.
+    fn shown_sslmode(&self) -> Option<&'static str> {
+        match self.config.get_ssl_mode() {
+            SslMode::Disable => Some("disable"),
+            SslMode::Require => Some("require"),
+            _ => None,
+        }
+    }
+
     /// Whether TLS may be spoken.
     pub(super) fn may_encrypt(&self) -> bool {
         self.config.get_ssl_mode() != SslMode::Disable
@@ -105,33 +152,12 @@ fn is_schema(name: &str) -> bool {
 impl fmt::Display for PostgresTarget {
     /// As a URL that loads again, with `***` in the password's place.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("postgres://")?;
-        if let Some(user) = self.config.get_user() {
-            let password = if self.config.get_password().is_some() { ":***" } else { "" };
-            write!(f, "{}{password}@", escaped(user))?;
+        self.show_database(f)?;
+        write!(f, "?schema={}", self.schema)?;
+        match self.shown_sslmode() {
+            Some(mode) => write!(f, "&sslmode={mode}"),
+            None => Ok(()),
         }
-        for (index, host) in self.config.get_hosts().iter().enumerate() {
-            let comma = if index > 0 { "," } else { "" };
-            match host {
-                Host::Tcp(name) if name.contains(':') => write!(f, "{comma}[{name}]")?,
-                Host::Tcp(name) => write!(f, "{comma}{name}")?,
-                #[cfg(unix)]
-                Host::Unix(path) => write!(f, "{comma}{}", escaped(&path.display().to_string()))?,
-            }
-            let ports = self.config.get_ports();
-            if let Some(port) = ports.get(index).or(ports.first()) {
-                write!(f, ":{port}")?;
-            }
-        }
-        if let Some(database) = self.config.get_dbname() {
-            write!(f, "/{}", escaped(database))?;
-        }
-        let sslmode = match self.config.get_ssl_mode() {
-            SslMode::Disable => "&sslmode=disable",
-            SslMode::Require => "&sslmode=require",
-            _ => "",
-        };
-        write!(f, "?schema={}{sslmode}", self.schema)
     }
 }
 
@@ -170,6 +196,16 @@ mod tests {
             assert_eq!(target.to_string(), shown);
             assert!(!format!("{target:?}").contains("cret"));
             assert_eq!(PostgresTarget::parse(shown).unwrap().to_string(), shown);
+        }
+    }
+
+    #[test]
+    fn a_url_may_be_shown_without_its_schema() {
+        for (url, shown) in [
+            ("postgres://bob:s3cret@db/app?schema=two", "postgres://bob:***@db:5432/app"),
+            ("postgres://db/app?sslmode=disable", "postgres://db:5432/app?sslmode=disable"),
+        ] {
+            assert_eq!(PostgresTarget::parse(url).unwrap().without_schema(), shown);
         }
     }
 

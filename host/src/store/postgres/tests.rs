@@ -13,7 +13,7 @@ use super::*;
 use crate::clock::{Chance, SystemClock};
 use crate::store::Then;
 use crate::store::contract::{
-    accept, acceptance, at, claim_ids, delivered, finish, id, keys, lease, leased, leases, model, orders, owner,
+    accept, acceptance, at, claim_ids, delivered, feeds, finish, id, keys, lease, leased, leases, model, orders, owner,
     queued, route, selections, stored, transactions,
 };
 
@@ -138,6 +138,15 @@ rules! {
     postgres_lists_half_messages => transactions::a_list_of_them_goes_from_the_newest;
     postgres_counts_what_is_prepared_as_open => transactions::what_is_open_counts_as_not_ended;
     postgres_sweeps_transactions_after_their_keys => transactions::what_has_ended_is_swept_after_its_key;
+    postgres_gives_one_host_all_partitions => feeds::one_host_holds_all_partitions;
+    postgres_shares_partitions_among_hosts => feeds::hosts_share_and_no_partition_is_two_hosts;
+    postgres_gives_a_partition_to_one_of_many_that_claim => feeds::of_hosts_that_claim_at_once_none_holds_what_another_does;
+    postgres_hands_a_partition_on_with_its_checkpoint => feeds::a_partition_goes_on_from_its_checkpoint_at_another_host;
+    postgres_ignores_a_checkpoint_after_the_lease_was_lost => feeds::who_lost_a_partition_does_not_move_its_checkpoint;
+    postgres_waits_for_nobody_who_left_a_feed => feeds::who_leaves_is_not_waited_for;
+    postgres_splits_a_feed_anew => feeds::a_feed_split_anew_goes_on_from_before_its_smallest_checkpoint;
+    postgres_starts_an_unbegun_feed_over => feeds::a_feed_that_is_split_anew_before_all_of_it_began_starts_over;
+    postgres_tells_feeds_apart => feeds::feeds_are_told_apart;
 }
 
 proptest! {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use rusqlite::{Connection, OptionalExtension, Rows, params};
 
 use super::finish::append_attempt;
-use super::{keys, rows, transactions};
+use super::{feeds, keys, rows, transactions};
 use crate::clock::Timestamp;
 use crate::message::{AttemptRecord, Message, MessageId};
 use crate::store::{Claimed, LaneClaim, Lease, NextDue, Owner, StoreError, encoding};
@@ -190,6 +190,7 @@ pub(super) fn release(
 pub(super) fn recover(connection: &Connection, owner: &Owner, now: Timestamp) -> Result<u64, StoreError> {
     keys::recover(connection, &owner.0)?;
     transactions::recover(connection, owner, now)?;
+    feeds::recover(connection, owner)?;
     let mut statement = connection.prepare(
         "UPDATE messages SET state = 'queued', due_at = ?2, lease_owner = NULL, lease_until = NULL, journal = journal + 1
          WHERE state = 'in_flight' AND lease_owner <> ?1 RETURNING seq, journal, route",

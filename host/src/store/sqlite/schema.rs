@@ -29,6 +29,10 @@
 //!   `ended_at` is set exactly when the first word was said; the row stays until then at least `keep_until`, which is
 //!   how long its idempotency key is kept. `half_requests` holds the long part, as `requests` does, until that word:
 //!   confirming moves it to `requests` in the same transaction, under the same `id`.
+//! - `feed_partitions`: how far each partition of a change feed has come: `cursor` and `cursor_key` are those of the last
+//!   row that is stored as a message (`cursor_key` is null: of all with that cursor), and who reads it until when.
+//!   `feed_hosts`: until when a host counts as one of those that share a feed. `feed` is the source's name, its table,
+//!   its cursor's column and that one's type.
 //!
 //! Two views are for whoever wants to query what was accepted and what became of it, in this file or in a copy of it:
 //!
@@ -59,7 +63,7 @@ use crate::store::StoreError;
 pub(super) const APPLICATION_ID: i32 = 0x4253_5450;
 
 /// How a file comes from each version to the next.
-const MIGRATIONS: &[&str] = &[FIRST, ORDERS, FEWER_ENTRIES, NO_LISTS, ARCHIVE, TRANSACTIONS];
+const MIGRATIONS: &[&str] = &[FIRST, ORDERS, FEWER_ENTRIES, NO_LISTS, ARCHIVE, TRANSACTIONS, FEEDS];
 
 const FIRST: &str = "
 CREATE TABLE messages (
@@ -289,6 +293,28 @@ CREATE TABLE half_requests (
     headers BLOB NOT NULL,
     body    BLOB NOT NULL
 ) STRICT;
+";
+
+/// Change feeds.
+const FEEDS: &str = "
+CREATE TABLE feed_partitions (
+    feed        TEXT NOT NULL,
+    number      INTEGER NOT NULL,
+    lease_owner TEXT,
+    lease_until INTEGER,
+    cursor      INTEGER,
+    cursor_key  TEXT,
+    PRIMARY KEY (feed, number),
+    CHECK ((lease_owner IS NULL) = (lease_until IS NULL)),
+    CHECK (cursor IS NOT NULL OR cursor_key IS NULL)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE feed_hosts (
+    feed        TEXT NOT NULL,
+    owner       TEXT NOT NULL,
+    alive_until INTEGER NOT NULL,
+    PRIMARY KEY (feed, owner)
+) STRICT, WITHOUT ROWID;
 ";
 
 /// Makes sure the file is a Backstop store of this version, migrating an older one and filling an empty one.

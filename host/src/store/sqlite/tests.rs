@@ -9,8 +9,8 @@ use tempfile::TempDir;
 use super::*;
 use crate::message::AttemptRecord;
 use crate::store::contract::{
-    self, accept, acceptance, at, claim_ids, delivered, finish, id, keys, lease, leased, leases, model, orders, owner,
-    queued, route, selections, stored, transactions,
+    self, accept, acceptance, at, claim_ids, delivered, feeds, finish, id, keys, lease, leased, leases, model, orders,
+    owner, queued, route, selections, stored, transactions,
 };
 use crate::store::{Entry, Finished, Preparation, Transacting as _};
 
@@ -126,6 +126,15 @@ rules! {
     sqlite_lists_half_messages => transactions::a_list_of_them_goes_from_the_newest;
     sqlite_counts_what_is_prepared_as_open => transactions::what_is_open_counts_as_not_ended;
     sqlite_sweeps_transactions_after_their_keys => transactions::what_has_ended_is_swept_after_its_key;
+    sqlite_gives_one_host_all_partitions => feeds::one_host_holds_all_partitions;
+    sqlite_shares_partitions_among_hosts => feeds::hosts_share_and_no_partition_is_two_hosts;
+    sqlite_gives_a_partition_to_one_of_many_that_claim => feeds::of_hosts_that_claim_at_once_none_holds_what_another_does;
+    sqlite_hands_a_partition_on_with_its_checkpoint => feeds::a_partition_goes_on_from_its_checkpoint_at_another_host;
+    sqlite_ignores_a_checkpoint_after_the_lease_was_lost => feeds::who_lost_a_partition_does_not_move_its_checkpoint;
+    sqlite_waits_for_nobody_who_left_a_feed => feeds::who_leaves_is_not_waited_for;
+    sqlite_splits_a_feed_anew => feeds::a_feed_split_anew_goes_on_from_before_its_smallest_checkpoint;
+    sqlite_starts_an_unbegun_feed_over => feeds::a_feed_that_is_split_anew_before_all_of_it_began_starts_over;
+    sqlite_tells_feeds_apart => feeds::feeds_are_told_apart;
 }
 
 proptest! {

@@ -35,6 +35,7 @@ pub(super) fn script(engine: &str, owner: &str, broker: &Secret, [pages, dead]: 
         .at("queue: dead-pages", &format!("queue: {dead}"))
         .at("queue: pages ", &format!("queue: {pages} "))
         .but("max_delay: 60s", "max_delay: 4s")
+        .without("changed-scans", "it follows a table, in a Postgres of yours")
 }
 
 /// Plays it.

@@ -26,6 +26,8 @@ pub(super) struct Script {
     variables: Vec<(&'static str, Secret)>,
     /// What is written in the example, and what is played instead, as far as a person should know.
     changes: Vec<(String, String)>,
+    /// The sources that are left out.
+    silent: Vec<&'static str>,
     /// What was to be changed, and is not there.
     absent: Vec<String>,
 }
@@ -34,7 +36,7 @@ impl Script {
     /// The example as it stands.
     pub(super) fn of(example: Example) -> Self {
         let text = example.text.to_owned();
-        Self { example, text, variables: Vec::new(), changes: Vec::new(), absent: Vec::new() }
+        Self { example, text, variables: Vec::new(), changes: Vec::new(), silent: Vec::new(), absent: Vec::new() }
     }
 
     /// Where the example has `written`, an address or a name, `here` is meant.
@@ -50,6 +52,13 @@ impl Script {
     pub(super) fn but(mut self, written: &str, here: &str) -> Self {
         self.changes.push((written.to_owned(), here.to_owned()));
         self.at(written, here)
+    }
+
+    /// The source called `name` is left out, for this reason; the audience is told.
+    pub(super) fn without(mut self, name: &'static str, why: &str) -> Self {
+        self.silent.push(name);
+        self.changes.push((name.to_owned(), format!("nothing: {why}")));
+        self
     }
 
     /// `${env:NAME}` stands for this.
@@ -69,10 +78,14 @@ impl Script {
     /// When the example has changed, and no longer says what this script changes in it; or is none.
     pub(super) fn config(&self, folder: &Path, policies: PathBuf) -> anyhow::Result<Config> {
         let file = self.file();
-        if !self.absent.is_empty() {
-            bail!("{file} does not say `{}` any more, which is played otherwise", self.absent.join("`, `"));
-        }
         let mut config = Config::parse_in(&self.text, Path::new(&file), folder, self)?;
+        let is_there = |name: &&str| config.tapped.iter().any(|source| source.name == **name);
+        let silent = self.silent.iter().filter(|name| !is_there(name)).map(ToString::to_string);
+        let absent: Vec<String> = self.absent.iter().cloned().chain(silent).collect();
+        if !absent.is_empty() {
+            bail!("{file} does not say `{}` any more, which is played otherwise", absent.join("`, `"));
+        }
+        config.tapped.retain(|source| !self.silent.contains(&source.name.as_str()));
         let anywhere = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
         (config.listen, config.admin.listen) = (anywhere, anywhere);
         config.store = StoreUrl::Sqlite(folder.join("demo.db"));
@@ -123,5 +136,8 @@ mod tests {
         let script = Script::of(EXAMPLE).but("after: 5s", "after: 1s");
         let why = script.config(Path::new("/tmp"), PathBuf::new()).unwrap_err().to_string();
         assert!(why.contains("small.yaml does not say `after: 5s`"), "{why}");
+        let script = Script::of(EXAMPLE).without("rows", "it needs a table");
+        let why = script.config(Path::new("/tmp"), PathBuf::new()).unwrap_err().to_string();
+        assert!(why.contains("does not say `rows`"), "{why}");
     }
 }

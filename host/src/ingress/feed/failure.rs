@@ -1,0 +1,42 @@
+//! What goes wrong between a feed and its table.
+
+use std::time::Duration;
+
+/// Why a table could not be read. Never quotes a row or a password.
+#[derive(Debug, thiserror::Error)]
+pub enum FeedFailure {
+    /// TLS cannot be set up.
+    #[error("failed to set up TLS: {0}")]
+    Tls(String),
+    /// The server answered with an error. Its `DETAIL` is left out: it may quote a row.
+    #[error("the database refused: {message} ({code})")]
+    Refused {
+        /// The SQLSTATE.
+        code: String,
+        /// Its own words.
+        message: String,
+    },
+    /// No connection, no answer, or none that was understood.
+    #[error("cannot talk to the database")]
+    Lost(#[source] tokio_postgres::Error),
+    /// No answer in time.
+    #[error("the database did not answer within {} s", .0.as_secs())]
+    Late(Duration),
+    /// The table cannot be fed from.
+    #[error("{0}")]
+    Unfit(String),
+    /// A task of the feed ended where it must not have.
+    #[error("a reader broke off")]
+    BrokeOff,
+}
+
+impl From<tokio_postgres::Error> for FeedFailure {
+    fn from(error: tokio_postgres::Error) -> Self {
+        match error.as_db_error() {
+            Some(refused) => {
+                Self::Refused { code: refused.code().code().to_owned(), message: refused.message().to_owned() }
+            }
+            None => Self::Lost(error),
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! One connection to the table's database, and what goes on over it: the fence moves up, partitions are held and read.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::Source;
+use super::cursor::Cursor;
+use super::failure::FeedFailure;
+use super::fence::Fence;
+use super::holding;
+use super::line::Line;
+use super::settings::Settings;
+use super::shown::Progress;
+use super::table::Table;
+use crate::clock::Clock;
+use crate::ingress::source::Intake;
+use crate::store::{Owner, Store};
+
+/// A connection, and what works over it.
+pub(super) struct Session {
+    pub(super) settings: Arc<Settings>,
+    pub(super) table: Table,
+    /// The feed, as the store knows it.
+    pub(super) feed: String,
+    pub(super) line: Line,
+    pub(super) intake: Arc<dyn Intake>,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) owner: Owner,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) progress: Arc<Progress>,
+    /// Whether the table has been read at all.
+    served: AtomicBool,
+}
+
+/// How a session ended.
+pub(super) enum Ended {
+    /// The host stops.
+    Stopped,
+    /// The table cannot be read any more.
+    Lost {
+        failure: FeedFailure,
+        /// Whether it had been read at all.
+        served: bool,
+    },
+}
+
+impl Source {
+    /// Connects, and looks the table up.
+    ///
+    /// # Errors
+    /// [`FeedFailure`]
+    pub(super) async fn connect(&self) -> Result<Session, FeedFailure> {
+        let settings = &self.settings;
+        let line = Line::open(&settings.database, &self.clock).await?;
+        let table = Table::look_up(&line, settings).await?;
+        self.progress.connected();
+        // Another table, or another cursor, is another feed, and begins anew.
+        let feed = format!("{} {} {} {}", settings.name, settings.table, settings.cursor, table.cursor_type);
+        Ok(Session {
+            settings: Arc::clone(settings),
+            table,
+            feed,
+            line,
+            intake: Arc::clone(&self.intake),
+            store: Arc::clone(&self.store),
+            owner: self.owner.clone(),
+            clock: Arc::clone(&self.clock),
+            progress: Arc::clone(&self.progress),
+            served: AtomicBool::new(false),
+        })
+    }
+}
+
+impl Session {
+    /// Reads until `stop`, or until the connection is lost; then has what is in hand stored, and gives the partitions
+    /// back.
+    pub(super) async fn run(self, stop: &CancellationToken) -> Ended {
+        let session = Arc::new(self);
+        let (readable, passed) = watch::channel(None);
+        // Raised when reading is to end, whyever.
+        let end = CancellationToken::new();
+        let mut holding = std::pin::pin!(holding::hold(Arc::clone(&session), passed, end.clone()));
+        let failure = tokio::select! {
+            biased;
+            () = stop.cancelled() => {
+                end.cancel();
+                holding.await;
+                None
+            }
+            failure = &mut holding => failure,
+            failure = session.move_up(readable) => {
+                end.cancel();
+                holding.await;
+                Some(failure)
+            }
+        };
+        if let Err(error) = session.store.leave_feed(session.feed.clone(), session.owner.clone()).await {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(source = session.settings.name, error, "partitions wait for their leases to run out");
+        }
+        match failure {
+            None => Ended::Stopped,
+            Some(failure) => Ended::Lost { failure, served: session.served.load(Ordering::Relaxed) },
+        }
+    }
+
+    /// Moves the cursor up to which rows may be read, until that fails.
+    async fn move_up(&self, readable: watch::Sender<Option<Cursor>>) -> FeedFailure {
+        let Settings { name, poll, .. } = &*self.settings;
+        let fence = Fence {
+            source: name,
+            line: &self.line,
+            clock: &*self.clock,
+            progress: &self.progress,
+            longest_pause: *poll,
+        };
+        loop {
+            let newest = match self.newest().await {
+                Ok(newest) => newest,
+                Err(failure) => return failure,
+            };
+            self.served.store(true, Ordering::Relaxed);
+            let known = *readable.borrow();
+            if let Some(cursor) = newest
+                && known < newest
+            {
+                if let Err(failure) = fence.pass().await {
+                    return failure;
+                }
+                self.progress.readable(self.table.kind.shown(cursor));
+                readable.send_replace(newest);
+            }
+            self.clock.sleep(*poll).await;
+        }
+    }
+
+    /// The largest cursor that is visible; none: there are no rows.
+    async fn newest(&self) -> Result<Option<Cursor>, FeedFailure> {
+        let row = self.line.query_opt(&self.table.newest, &[]).await?;
+        Ok(row.map_or(Ok(None), |row| row.try_get(0))?)
+    }
+}
