@@ -45,7 +45,7 @@ pub struct PolicyDigest(String);
 pub struct BodyTest {
     /// Where.
     pub pointer: Pointer,
-    /// What it is as text; none: whatever it is.
+    /// What it is as text, a number however it is written; none: whatever it is.
     pub value: Option<String>,
 }
 
@@ -88,8 +88,14 @@ impl ArchiveFilter {
 impl BodyTest {
     fn holds(&self, body: &[u8]) -> bool {
         let found = self.pointer.scalar_in(body);
-        found.is_some_and(|found| self.value.as_ref().is_none_or(|value| *value == found))
+        found.is_some_and(|found| self.value.as_ref().is_none_or(|value| *value == found || same_number(value, &found)))
     }
+}
+
+/// Whether both are numbers as JSON writes them, and the same one: 1.0 is 1, and 1e2 is 100.
+fn same_number(one: &str, other: &str) -> bool {
+    let number = |text: &str| serde_json::from_str::<serde_json::Number>(text).ok()?.as_f64();
+    number(one).is_some_and(|one| number(other).is_some_and(|other| one.total_cmp(&other).is_eq()))
 }
 
 impl FromStr for BodyTest {

@@ -36,10 +36,11 @@ impl MessageId {
         Self(Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, seconds, nanos)))
     }
 
-    /// The smallest identity that can be of `moment`: whatever came before it has a smaller one.
+    /// The smallest identity that can be of `moment`: whatever came before it has a smaller one. An identity has 48 bits
+    /// for the time, which are enough until the year 10889.
     pub fn first_of(moment: Timestamp) -> Self {
         let mut bytes = [0; 16];
-        let [.., a, b, c, d, e, f] = moment.as_millis().to_be_bytes();
+        let [.., a, b, c, d, e, f] = moment.as_millis().min((1 << 48) - 1).to_be_bytes();
         bytes[..6].copy_from_slice(&[a, b, c, d, e, f]);
         Self::from_bytes(bytes)
     }

@@ -1,10 +1,11 @@
 //! `event-pipeline`: what failed is found in the archive by what is known of it, taken out, and published again, each
 //! message linked to its original.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use backstop::clock::Stopwatch;
 use backstop_tests::host::answer_to;
-use backstop_tests::{Host, Postgres, Setup, Vendor, ok, status};
+use backstop_tests::{Host, Postgres, Setup, Vendor, eventually, ok, status};
 use reqwest::Method;
 use serde_json::{Value, json};
 
@@ -164,7 +165,7 @@ async fn event_pipeline_many_are_published_again_page_by_page_and_no_faster_than
         host.accept("/r/all", json!({ "number": number }).to_string()).await;
     }
     vendor.receives(many).await;
-    backstop_tests::eventually("all to end", async || {
+    eventually("all to end", async || {
         (found(&host, &["--state", "dead", "--limit", "1000"]).await.len() == many).then_some(())
     })
     .await;
@@ -173,13 +174,66 @@ async fn event_pipeline_many_are_published_again_page_by_page_and_no_faster_than
 
     vendor.answers_by(|_| ok());
     let dry = host.cli(&["archive", "republish", "--all", "--dry-run"]).await;
-    assert!(dry.ends_with("230 would be published again\n"), "{dry}");
+    assert!(dry.ends_with("at most 230 would be published again\n"), "{dry}");
     assert_eq!(vendor.received().len(), many);
-    let began = Instant::now();
+    let began = Stopwatch::start();
     let printed = host.cli(&["archive", "republish", "--all", "--rate", "200"]).await;
     assert!(printed.contains("230 published again"), "{printed}");
     assert!(began.elapsed() >= Duration::from_millis(5) * 229, "no faster than asked: {:?}", began.elapsed());
     assert_eq!(vendor.receives(2 * many).await.len(), 2 * many);
+}
+
+/// What a run makes fits its filter as well as what it was made of, while the vendor goes on refusing.
+#[tokio::test]
+async fn event_pipeline_a_run_that_is_gone_on_with_makes_nothing_of_what_it_made() {
+    let vendor = Vendor::answering([]).await;
+    let host = bus(&vendor, SQLITE).await;
+    three_refused_and_one_taken(&host, &vendor).await;
+    let run = ["archive", "republish", "--state", "dead", "--rate", "1000", "--run", "again"];
+    assert!(host.cli(&run).await.contains("3 published again"));
+    vendor.receives(7).await;
+    eventually("the copies to be refused", async || {
+        (found(&host, &["--state", "dead"]).await.len() == 6).then_some(())
+    })
+    .await;
+    let gone_on = host.cli(&run).await;
+    assert!(gone_on.contains("0 published again, as again\n6 were in this run before"), "{gone_on}");
+    let other = host.cli(&["archive", "republish", "--state", "dead", "--rate", "1000"]).await;
+    assert!(other.contains("6 published again"), "another run is another matter: {other}");
+}
+
+/// What one route does not take keeps those of the others from nothing.
+#[tokio::test]
+async fn event_pipeline_a_run_leaves_alone_what_its_route_would_not_take() {
+    let vendor = Vendor::answering([]).await;
+    vendor.answers_by(|_| status(400));
+    let routes = format!(
+        "
+        gone: {{ destination: '{vendor}', match: type == \"t\" }}
+        checked: {{ destination: '{vendor}', match: type == \"t\", schema: total.json }}
+        served: {{ destination: '{vendor}', match: type == \"t\" }}
+        "
+    );
+    let place = Setup::routes(&routes).place();
+    place.write("total.json", r#"{"required": ["total"]}"#);
+    let host = Host::start_in(place).await;
+    publish(&host, "one", &json!({})).await;
+    eventually("dead letters", async || (host.messages("dead").await.len() == 3).then_some(())).await;
+    let file = host.place().path("backstop.yaml");
+    let without: String = std::fs::read_to_string(&file)
+        .expect("the configuration")
+        .split_inclusive('\n')
+        .filter(|line| !line.contains("gone:"))
+        .collect();
+    std::fs::write(&file, without).expect("to write the configuration");
+    eventually("the reload", async || (!host.log_lines("configuration reloaded").is_empty()).then_some(())).await;
+    let told = host.try_cli(&["archive", "republish", "--all", "--rate", "1000"]).await;
+    let (out, err) = (String::from_utf8_lossy(&told.stdout), String::from_utf8_lossy(&told.stderr));
+    assert!(told.status.success() && out.contains("1 published again") && out.contains("2 left alone"), "{out}{err}");
+    assert!(
+        err.contains("no route is called gone any more") && err.contains("does not fit the route's schema"),
+        "{err}"
+    );
 }
 
 /// A new message would wait behind the dead letter that it repeats, and both for ever.
@@ -216,6 +270,8 @@ async fn event_pipeline_what_cannot_be_published_again_is_told() {
         (["--body", "total=7"], "each step begins with /"),
         (["--from", "yesterday"], "or how long ago, such as 2h"),
         (["--policy", "standard"], "hexadecimal"),
+        (["--from", "2026"], "or how long ago, such as 2h"),
+        (["--reason", ""], "value is required"),
         (["--state", "died"], "possible values"),
     ] {
         let refused = host.try_cli(&[&["archive", "query"], &arguments[..]].concat()).await;

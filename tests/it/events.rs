@@ -1,7 +1,8 @@
 //! `event-pipeline`: events come in, and each becomes a message on every route whose match is true of it.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use backstop::clock::Stopwatch;
 use backstop_tests::host::{Answer, answer_to};
 use backstop_tests::{Host, Postgres, Setup, Vendor, eventually, ok, status};
 use reqwest::Method;
@@ -159,7 +160,7 @@ async fn event_pipeline_after_the_window_a_repeat_is_an_event_like_any_other() {
     ))
     .await;
     let repeated = |answer: &Answer| answer.json()["events"][0]["messages"][0]["repeated"] == true;
-    let (began, first) = (Instant::now(), publish(&host, "t", "1", "{}").await);
+    let (began, first) = (Stopwatch::start(), publish(&host, "t", "1", "{}").await);
     assert!(!repeated(&first), "{}", first.text());
     let later = eventually("the window's end", async || {
         let again = publish(&host, "t", "1", "{}").await;
@@ -192,7 +193,7 @@ async fn event_pipeline_the_profile_tries_again_when_the_bus_would() {
             .await;
     let answer = publish(&host, "t", "1", "{}").await;
     vendor.receives(1).await;
-    let first = Instant::now();
+    let first = Stopwatch::start();
     let message = host.until(&messages(&answer, 0)[0].1, "delivered").await;
     assert!(first.elapsed() >= Duration::from_millis(950), "{:?}", first.elapsed());
     assert_eq!((&message["attempts"], &message["journal"][0]["delay_ms"]), (&json!(2), &json!(1000)), "{message}");
@@ -275,6 +276,8 @@ async fn event_pipeline_the_archive_joins_messages_and_attempts() {
         })
         .expect("the archive");
     assert_eq!(found, ("delivered".to_owned(), 2, 1, "retry".to_owned()));
+    let first = "SELECT count(*) FROM archive_messages WHERE original IS NULL";
+    assert_eq!(archive.query_row(first, [], |row| row.get::<_, i64>(0)).expect("the archive"), 1);
 }
 
 #[tokio::test]

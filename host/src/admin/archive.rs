@@ -3,6 +3,7 @@
 //! A page is bounded in what it holds and in what is looked at for it, so it may be empty although more follows: `next`
 //! says from where to go on.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::extract::rejection::JsonRejection;
@@ -31,9 +32,10 @@ const PAGE: (usize, usize) = (100, 500);
 const BYTES: usize = 4 << 20;
 /// Lines that are read at once.
 const LINES: u32 = 1000;
-/// Lines that are looked at for a page, and messages that are read for it, at most.
+/// Lines that are looked at for a page, messages that are read for it, and bytes of their bodies, at most.
 const LOOKED_AT: usize = 20_000;
 const READ: usize = 1000;
+const READ_BYTES: usize = 64 << 20;
 /// A body that is longer is not looked into on a thread that serves others.
 const QUICK: usize = 64 << 10;
 
@@ -56,7 +58,11 @@ struct Asked {
 impl Asked {
     fn read(query: &str) -> Result<Self, String> {
         let mut asked = Self { filter: ArchiveFilter::default(), after: None, limit: PAGE.0, whole: false };
+        let mut own = BTreeSet::new();
         for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
+            if matches!(&*name, "after" | "limit" | "whole") && !own.insert(name.clone()) {
+                return Err(format!("{name} is given twice"));
+            }
             match &*name {
                 "after" => asked.after = Some(value.parse().map_err(|_| format!("after={value}: no message's id"))?),
                 "limit" => match value.parse() {
@@ -105,7 +111,7 @@ async fn gather(admin: &Admin, asked: Asked) -> Result<Page, StoreError> {
     let end = filter.end();
     let filter = Arc::new(filter);
     let (mut messages, mut next) = (Vec::new(), after);
-    let (mut looked_at, mut read, mut bytes) = (0, 0, 0);
+    let (mut looked_at, mut read, mut read_bytes, mut bytes) = (0, 0, 0, 0);
     loop {
         let lines = admin.store.archived(next, LINES).await?;
         let is_last = lines.len() < LINES as usize;
@@ -113,7 +119,8 @@ async fn gather(admin: &Admin, asked: Asked) -> Result<Page, StoreError> {
             if end.is_some_and(|end| line.id >= end) {
                 return Ok(Page { messages, next: None });
             }
-            if messages.len() >= limit || looked_at >= LOOKED_AT || read >= READ || bytes >= BYTES {
+            let is_enough = looked_at >= LOOKED_AT || read >= READ || read_bytes >= READ_BYTES;
+            if messages.len() >= limit || bytes >= BYTES || is_enough {
                 return Ok(Page { messages, next });
             }
             next = Some(line.id);
@@ -124,7 +131,8 @@ async fn gather(admin: &Admin, asked: Asked) -> Result<Page, StoreError> {
             read += 1;
             // Swept meanwhile: then it is not kept any more.
             let Some(stored) = admin.store.message(line.id).await? else { continue };
-            if let Some(stored) = sift(&filter, stored).await {
+            read_bytes += stored.message.request.body.len();
+            if let Some(stored) = sift(&filter, stored).await? {
                 bytes += stored.message.request.body.len();
                 messages.push(shown(admin, &line, &stored, whole));
             }
@@ -136,12 +144,16 @@ async fn gather(admin: &Admin, asked: Asked) -> Result<Page, StoreError> {
 }
 
 /// The message again, if it fits.
-async fn sift(filter: &Arc<ArchiveFilter>, stored: Stored) -> Option<Stored> {
+///
+/// # Errors
+/// When it could not be looked into.
+async fn sift(filter: &Arc<ArchiveFilter>, stored: Stored) -> Result<Option<Stored>, StoreError> {
     if filter.body.is_empty() || stored.message.request.body.len() <= QUICK {
-        return filter.fits(&stored).then_some(stored);
+        return Ok(filter.fits(&stored).then_some(stored));
     }
     let filter = Arc::clone(filter);
-    tokio::task::spawn_blocking(move || filter.fits(&stored).then_some(stored)).await.ok().flatten()
+    let looking = tokio::task::spawn_blocking(move || filter.fits(&stored).then_some(stored));
+    looking.await.map_err(|broken| StoreError::Unavailable(Box::new(broken)))
 }
 
 fn shown(admin: &Admin, line: &ArchiveLine, stored: &Stored, whole: bool) -> Value {
@@ -198,6 +210,11 @@ async fn republish(
             let detail = "those behind it in its order wait for it, and so would a new message: redrive it instead";
             Problem::new(Kind::NotRepublished, detail)
         }
+        Ok(Republished::Misfit(misfit)) => Problem::new(Kind::NotRepublished, misfit),
+        Ok(Republished::Underway) => {
+            let detail = "it is being published again in this run just now";
+            Problem::new(Kind::StoreUnavailable, detail).retry_after(COME_AGAIN)
+        }
         Ok(Republished::Saturated) => {
             Problem::new(Kind::Saturated, "max_queued messages wait on its route").retry_after(COME_AGAIN)
         }
@@ -228,6 +245,7 @@ mod tests {
             ("limit=501", "from 1 to 500"),
             ("whole=yes", "true or false"),
             ("after=x", "no message's id"),
+            ("limit=5&limit=6", "given twice"),
             ("before=x", "nothing that messages are found by"),
         ] {
             let refused = Asked::read(query).err().unwrap_or_default();

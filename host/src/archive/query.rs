@@ -36,6 +36,8 @@ impl ArchiveFilter {
     /// When there is no such part, or it cannot be read, or it was there before.
     pub fn add(&mut self, name: &str, value: &str) -> Result<(), BadQuery> {
         match name {
+            // An empty text is a variable that was not set, and would be everybody's.
+            "route" | "reason" if value.is_empty() => Err(unreadable(name, value, "it is empty".to_owned())),
             "route" => once(&mut self.route, name, value),
             "from" => once(&mut self.from, name, value),
             "until" => once(&mut self.until, name, value),

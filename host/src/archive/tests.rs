@@ -98,6 +98,8 @@ fn everything_that_is_said_must_be_so() {
         (("policy", "ABCD"), true),
         (("policy", "bcde"), false),
         (("body", "/total=7"), true),
+        (("body", "/total=7.0"), true),
+        (("body", "/total=0.7e1"), true),
         (("body", "/total=70"), false),
         (("body", "/total"), true),
         (("body", "/by/card=visa=gold"), true),
@@ -133,6 +135,7 @@ fn what_cannot_be_read_is_told_with_what_to_write() {
         ("policy", "standard", "hexadecimal"),
         ("body", "total=7", "each step begins with /"),
         ("route", "b", "given twice"),
+        ("reason", "", "it is empty"),
     ] {
         assert!(refusal(name, value).contains(hint), "{}", refusal(name, value));
     }
@@ -145,12 +148,14 @@ fn the_end_of_a_walk_is_after_all_that_may_fit() {
     let moment_before = Timestamp::from_millis(until.as_millis() - 1);
     assert!(MessageId::new(moment_before) < end);
     assert!(MessageId::new(until) > end);
+    let far_ahead = MessageId::first_of(Timestamp::from_millis(1 << 48));
+    assert!(MessageId::new(until) < far_ahead, "nothing is beyond a moment that no id can hold");
 }
 
 proptest! {
     #[test]
     fn a_filter_survives_being_a_query(
-        route in proptest::option::of(".{0,8}"),
+        route in proptest::option::of(".{1,8}"),
         states in proptest::collection::vec(proptest::sample::select(State::ALL.to_vec()), 0..3),
         from in proptest::option::of(0_u64..4_000_000_000_000),
         policy in proptest::option::of("[0-9a-f]{4,64}"),

@@ -4,9 +4,9 @@ mod republish;
 mod walk;
 
 use std::process::ExitCode;
-use std::time::Duration;
 
 use clap::Subcommand;
+use clap::builder::NonEmptyStringValueParser;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -14,6 +14,7 @@ use super::AdminArgs;
 use super::messages::printable;
 use crate::archive::{ArchiveFilter, BodyTest, PolicyDigest};
 use crate::clock::{Clock as _, SystemClock, Timestamp};
+use crate::config::read_duration;
 use crate::message::{MessageId, State};
 use crate::store::Summary;
 
@@ -41,22 +42,23 @@ enum Command {
 #[derive(clap::Args, Debug)]
 struct Which {
     /// On this route.
-    #[arg(long)]
+    #[arg(long, value_parser = NonEmptyStringValueParser::new())]
     route: Option<String>,
     /// In this state; may be repeated.
     #[arg(long, value_enum)]
     state: Vec<State>,
-    /// Accepted then or later: a moment such as 2026-11-22T07:30:00Z, or how long ago, such as 2h.
+    /// Accepted then or later: a moment such as 2026-11-22T07:30:00Z, a day (from midnight UTC), or how long ago, such as
+    /// 2h or 14d.
     #[arg(long, value_name = "WHEN", value_parser = moment)]
     from: Option<Timestamp>,
-    /// Accepted before then: a moment, or how long ago. What comes in after the command began is never found.
+    /// Accepted before then: a moment, a day, or how long ago. What comes in after the command began is never found.
     #[arg(long, value_name = "WHEN", value_parser = moment)]
     until: Option<Timestamp>,
     /// Of this publish of an event: its message_uid.
     #[arg(long, value_name = "ID")]
     uid: Option<MessageId>,
     /// With a verdict whose reason contains this text.
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
     reason: Option<String>,
     /// Judged by the policy whose digest begins so.
     #[arg(long, value_name = "DIGEST")]
@@ -65,7 +67,8 @@ struct Which {
     /// as /order/country; may be repeated.
     #[arg(long, value_name = "/POINTER[=VALUE]")]
     body: Vec<BodyTest>,
-    /// Newer than this message: to go on where an earlier command stopped.
+    /// Newer than this message: to go on where an earlier command stopped. (A half message that was confirmed since may be
+    /// older: to fetch what is new from time to time, use --from and --until.)
     #[arg(long, value_name = "ID")]
     after: Option<MessageId>,
     #[command(flatten)]
@@ -77,7 +80,7 @@ struct Query {
     #[command(flatten)]
     which: Which,
     /// At most so many.
-    #[arg(long, default_value_t = 50)]
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..))]
     limit: u64,
     /// Print a line of JSON for each (NDJSON).
     #[arg(long)]
@@ -89,7 +92,7 @@ struct Export {
     #[command(flatten)]
     which: Which,
     /// At most so many; all, unless it is given.
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
 }
 
@@ -120,7 +123,7 @@ impl Which {
 
 impl Query {
     async fn run(self) -> anyhow::Result<ExitCode> {
-        let mut walk = Walk::new(&self.which, false).await?;
+        let mut walk = Walk::begin(&self.which, false).await?;
         let mut shown = 0;
         while shown < self.limit
             && let Some(message) = walk.next().await?
@@ -140,8 +143,9 @@ impl Query {
         }
         if shown == 0 {
             out!("no messages fit");
-        } else if shown == self.limit
-            && let Some(last) = walk.last()
+        } else if let Some(last) = walk.last()
+            && shown == self.limit
+            && walk.next().await?.is_some()
         {
             out!("newer ones: --after {last}");
         }
@@ -151,7 +155,7 @@ impl Query {
 
 impl Export {
     async fn run(self) -> anyhow::Result<ExitCode> {
-        let mut walk = Walk::new(&self.which, true).await?;
+        let mut walk = Walk::begin(&self.which, true).await?;
         let mut printed = 0;
         while self.limit.is_none_or(|limit| printed < limit)
             && let Some(message) = walk.next().await?
@@ -179,14 +183,35 @@ fn print_line(message: &Value) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Reads a moment, or how long ago it was.
+/// Reads a moment, the midnight of a day, or how long ago it was. A bare number may mean anything.
 fn moment(text: &str) -> Result<Timestamp, String> {
-    let ago = text.parse::<jiff::SignedDuration>().ok().and_then(|ago| Duration::try_from(ago).ok());
-    match ago {
-        Some(ago) => {
-            let ago = u64::try_from(ago.as_millis()).unwrap_or(u64::MAX);
-            Ok(Timestamp::from_millis(SystemClock.now().as_millis().saturating_sub(ago)))
+    const FORMS: &str =
+        "write a moment such as 2026-11-22T07:30:00Z, a day such as 2026-11-22, or how long ago, such as 2h";
+    if let Ok(ago) = read_duration(text) {
+        let ago = u64::try_from(ago.as_millis()).unwrap_or(u64::MAX);
+        return Ok(Timestamp::from_millis(SystemClock.now().as_millis().saturating_sub(ago)));
+    }
+    let is_number = text.bytes().all(|byte| byte.is_ascii_digit());
+    let midnight = (text.len() == "2026-11-22".len()).then(|| format!("{text}T00:00:00Z"));
+    let moment = midnight.as_deref().unwrap_or(text).parse().ok().filter(|_| !is_number);
+    moment.ok_or_else(|| FORMS.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moment_is_written_in_one_of_three_ways() {
+        let at = |text: &str| text.parse::<Timestamp>().unwrap();
+        assert_eq!(moment("2026-11-22T08:30:00+01:00").unwrap(), at("2026-11-22T07:30:00Z"));
+        assert_eq!(moment("2026-11-22").unwrap(), at("2026-11-22T00:00:00Z"));
+        for (text, ago) in [("2h", 2 * 3600), ("14d", 14 * 86_400)] {
+            let since = SystemClock.now().since(moment(text).unwrap()).as_secs();
+            assert!((ago..ago + 60).contains(&since), "{text}: {since} s ago");
         }
-        None => text.parse().map_err(|error| format!("{error}, or how long ago, such as 2h")),
+        for wrong in ["", "2026", "20261122", "1795334615280", "yesterday", "2026-13-01"] {
+            assert!(moment(wrong).unwrap_err().contains("how long ago"), "{wrong}");
+        }
     }
 }

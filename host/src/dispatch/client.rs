@@ -66,6 +66,8 @@ pub enum ClientError {
         status: StatusCode,
         /// The problem's detail, or its title, or what the status says.
         detail: String,
+        /// The problem's type, if the answer was one: `urn:backstop:problem:…`.
+        kind: Option<String>,
     },
     /// The answer is longer than is read, in bytes: [`ANSWER_LIMIT`], or what was asked for.
     #[error("the answer is longer than {0} bytes: ask for less of it")]
@@ -73,6 +75,14 @@ pub enum ClientError {
     /// The answer is not the JSON that was expected.
     #[error("failed to read the answer: is that address a Backstop host of the same version?")]
     Unreadable(#[source] serde_json::Error),
+}
+
+impl ClientError {
+    /// Whether the host said no with this problem, such as `unknown-route`.
+    pub fn is_problem(&self, name: &str) -> bool {
+        let Self::Refused { kind: Some(kind), .. } = self else { return false };
+        kind.strip_prefix("urn:backstop:problem:") == Some(name)
+    }
 }
 
 /// Calls one host.
@@ -192,10 +202,11 @@ impl HostClient {
             return Err(ClientError::Unauthorized { address: self.address() });
         }
         let problem = serde_json::from_slice::<Problem>(answer.body()).ok();
+        let kind = problem.as_ref().and_then(|problem| problem.kind.clone());
         let detail = problem
             .and_then(|problem| problem.detail.or(problem.title))
             .unwrap_or_else(|| status.canonical_reason().unwrap_or("the host said no").to_owned());
-        Err(ClientError::Refused { status, detail })
+        Err(ClientError::Refused { status, detail, kind })
     }
 
     fn address(&self) -> String {
@@ -206,6 +217,8 @@ impl HostClient {
 /// RFC 9457, as much of it as is shown.
 #[derive(serde::Deserialize)]
 struct Problem {
+    #[serde(rename = "type")]
+    kind: Option<String>,
     title: Option<String>,
     detail: Option<String>,
 }

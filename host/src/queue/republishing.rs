@@ -1,8 +1,9 @@
 //! Publishing again what the archive holds: a new message like one that has ended, with an id and a `message_uid` of its
 //! own and a link to its original, which stays as it is.
 //!
-//! It takes the way of the original from its beginning, on the route that the original came in on. Its caller's own
-//! `Idempotency-Key` goes with it: for a destination that knows the key it is the same operation, done once.
+//! It takes the way of the original from its beginning, on the route that the original came in on, and an event is held
+//! against the route's schema again. Its caller's own `Idempotency-Key` goes with it: for a destination that knows the
+//! key it is the same operation, done once.
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,6 +15,7 @@ use sha2::{Digest as _, Sha256};
 use super::{Offered, Queue};
 use crate::clock::Timestamp;
 use crate::config::Route;
+use crate::event;
 use crate::message::{Message, MessageId, Origin, Progress, Request, RouteName, State};
 use crate::store::{KeyClaim, KeyState, StoreError, Stored, Turn};
 
@@ -34,12 +36,16 @@ pub struct BadRun;
 pub enum Republished {
     /// It is on disk, under this id.
     Accepted(MessageId),
-    /// It was published again in this run before, under this id.
+    /// It was published again in this run before, under this id; or it is what this run made of another one.
     Before(MessageId),
+    /// It is being published again in this run just now.
+    Underway,
     /// It has not ended: it is in this state, and may be delivered yet.
     NotEnded(State),
     /// It is a dead letter that holds its order up: a new message would wait behind it.
     HoldsUp,
+    /// It is an event that its route would put aside unattempted, for this reason.
+    Misfit(String),
     /// `max_queued` messages wait on its route.
     Saturated,
     /// The route that it came in on is gone, or takes nothing in.
@@ -64,24 +70,45 @@ impl Queue {
             let message = again(&original, queue.clock.now());
             let (id, route) = (message.id, message.route.clone());
             let Some(lane) = queue.lanes.get(&route) else { return Ok(Republished::Closed(route)) };
-            let key = run.map(|run| queue.claim_in(&run, &original, &message, &lane.route));
+            if let Some(run) = &run
+                && queue.is_made_by(run, &original, &lane.route).await?
+            {
+                return Ok(Republished::Before(original.message.id));
+            }
+            if let Some(misfit) = misfit(&lane.route, &message.request).await {
+                return Ok(Republished::Misfit(misfit));
+            }
+            let key = run.map(|run| queue.claim_in(&run, original.message.id, &message, &lane.route));
             Ok(match queue.offer(message, key).await? {
                 Offered::Accepted => Republished::Accepted(id),
                 Offered::Key(KeyState::Stored(before)) => Republished::Before(before),
-                // No other key is like it; should one be, the caller comes again.
-                Offered::Key(_) | Offered::Saturated => Republished::Saturated,
+                Offered::Key(_) => Republished::Underway,
+                Offered::Saturated => Republished::Saturated,
                 Offered::Closed => Republished::Closed(route),
             })
         })
         .await
     }
 
+    /// Whether `message` is itself what this run made of another one: it may fit the run's filter as that did.
+    async fn is_made_by(&self, run: &Run, message: &Stored, route: &Route) -> Result<bool, StoreError> {
+        let Some(original) = message.message.origin.original else { return Ok(false) };
+        let now = self.clock.now();
+        let asking = Message { id: MessageId::new(now), accepted_at: now, ..message.message.clone() };
+        let claim = self.claim_in(run, original, &asking, route);
+        match self.store.open_key(claim.clone(), now).await? {
+            KeyState::Stored(made) => Ok(made == message.message.id),
+            KeyState::Fresh => self.store.close_key(claim, None).await.map(|()| false),
+            KeyState::InFlight | KeyState::OtherPayload | KeyState::Answered(_) => Ok(false),
+        }
+    }
+
     /// The key under which a message is published once in a run. No request brings one like it: theirs are ASCII.
-    fn claim_in(&self, run: &Run, original: &Stored, message: &Message, route: &Route) -> KeyClaim {
+    fn claim_in(&self, run: &Run, original: MessageId, message: &Message, route: &Route) -> KeyClaim {
         KeyClaim {
-            route: message.route.clone(),
-            key: format!("republish\u{b7}{run}\u{b7}{}", original.message.id),
-            fingerprint: Sha256::digest(original.message.id.as_bytes()).into(),
+            route: route.name.clone(),
+            key: format!("republish\u{b7}{run}\u{b7}{original}"),
+            fingerprint: Sha256::digest(original.as_bytes()).into(),
             message: message.id,
             owner: self.owner.clone(),
             opened_until: message.accepted_at.after(self.lease_length),
@@ -108,6 +135,23 @@ fn again(original: &Stored, now: Timestamp) -> Message {
         progress: Progress::default(),
         origin: Origin { publish: None, original: Some(original_id) },
     }
+}
+
+/// Why an event would be put aside unattempted by its route, as one that is published anew would.
+async fn misfit(route: &Arc<Route>, request: &Arc<Request>) -> Option<String> {
+    route.events.as_ref()?.schema.as_ref()?;
+    if !request.headers.contains_key(UID) {
+        return None;
+    }
+    let (route, request) = (Arc::clone(route), Arc::clone(request));
+    // A body may be long.
+    let held_against = tokio::task::spawn_blocking(move || {
+        let schema = route.events.as_ref()?.schema.as_ref()?.schema();
+        let events = event::read(&request.headers, &request.body).ok()?;
+        events.iter().find_map(|event| schema.check(event).err().map(|misfit| misfit.to_string()))
+    });
+    let misfit = held_against.await.ok().flatten()?;
+    Some(format!("the event does not fit the route's schema: {misfit}"))
 }
 
 impl FromStr for Run {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use backstop::clock::Stopwatch;
 use backstop_tests::hand_made::HandMade;
 use backstop_tests::host::answer_to;
 use backstop_tests::{Gate, Host, Setup, Vendor, eventually, ok, status};
@@ -252,7 +253,7 @@ async fn reliable_message_a_sender_that_asks_for_quiet_gets_it() {
     let host = host(&consumer, &sender, "after: 1ms, every: 10ms, max_checks: 20").await;
     let first = prepare(&host, "one").await;
     sender.receives(1).await;
-    let asked_for_quiet = std::time::Instant::now();
+    let asked_for_quiet = Stopwatch::start();
     let second = prepare(&host, "two").await;
     host.until(&first, "delivered").await;
     host.until(&second, "delivered").await;

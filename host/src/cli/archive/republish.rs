@@ -5,12 +5,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use http::StatusCode;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::Which;
 use super::walk::Walk;
+use crate::archive::ArchiveFilter;
 use crate::clock::{Clock as _, Stopwatch, SystemClock};
 use crate::dispatch::HostClient;
 use crate::dispatch::client::ClientError;
@@ -67,27 +67,16 @@ impl Republish {
             Some(run) => run.clone(),
             None => format!("run-{}", MessageId::new(SystemClock.now())).parse()?,
         };
+        let mut walk = Walk::begin(&self.which, false).await?;
+        let going_on = going_on(&run, walk.filter());
         if !self.dry_run {
             // Said at once: whoever breaks it off needs it.
-            eprintln!("run {run}: the same command with --run {run} goes on with it");
+            eprintln!("run {run}: the same command with {going_on} goes on with it");
         }
-        let mut walk = Walk::new(&self.which, false).await?;
         let mut count = Count::default();
         let done = self.publish(&mut walk, &run, &mut count).await;
-        let Count { published, before, left_alone } = count;
-        if !self.json {
-            match self.dry_run {
-                true => out!("{published} would be published again"),
-                false => out!("{published} published again, as {run}"),
-            }
-            if before > 0 {
-                out!("{before} were in this run before");
-            }
-            if left_alone > 0 {
-                out!("{left_alone} left alone");
-            }
-        }
-        done.with_context(|| format!("broken off: go on with --run {run} and the same filter"))?;
+        self.conclude(&run, &count);
+        done.with_context(|| format!("broken off: the same command with {going_on} goes on with it"))?;
         Ok(ExitCode::SUCCESS)
     }
 
@@ -106,12 +95,21 @@ impl Republish {
             if let Some(since_last) = since_last {
                 SystemClock.sleep(pace.saturating_sub(since_last.elapsed())).await;
             }
-            since_last = Some(Stopwatch::start());
+            let asked = Stopwatch::start();
             match publish_one(walk.client(), id, run).await? {
-                Some(Again { repeated: true, .. }) => count.before += 1,
-                Some(Again { id: again, repeated: false }) => {
+                Some(Again { repeated: true, id: again }) => {
+                    count.before += 1;
+                    if self.json {
+                        out!("{}", json!({ "id": again, "original": id, "repeated": true }));
+                    }
+                }
+                Some(Again { repeated: false, id: again }) => {
                     count.published += 1;
-                    self.tell(&json!({ "id": again, "original": id }), &format!("{again}  of {id}"));
+                    since_last = Some(asked);
+                    match self.json {
+                        true => out!("{}", json!({ "id": again, "original": id })),
+                        false => out!("{again}  of {id}"),
+                    }
                 }
                 None => count.left_alone += 1,
             }
@@ -119,28 +117,52 @@ impl Republish {
         Ok(())
     }
 
-    fn tell(&self, as_json: &Value, as_text: &str) {
-        if self.json { out!("{as_json}") } else { out!("{as_text}") }
+    /// Says what was done: to a person, and beside the lines of JSON.
+    fn conclude(&self, run: &Run, count: &Count) {
+        let Count { published, before, left_alone } = count;
+        let mut said = match self.dry_run {
+            true => format!("at most {published} would be published again"),
+            false => format!("{published} published again, as {run}"),
+        };
+        if *before > 0 {
+            said.push_str(&format!("\n{before} were in this run before"));
+        }
+        if *left_alone > 0 {
+            said.push_str(&format!("\n{left_alone} left alone"));
+        }
+        if self.json { eprintln!("{said}") } else { out!("{said}") }
     }
 }
 
-/// Publishes a message again; none: the host leaves it alone, and why is said. Where the host has no room, it is asked
-/// again.
+/// What the same command goes on with: the same run, of what was accepted in the same time, however it was written.
+fn going_on(run: &Run, filter: &ArchiveFilter) -> String {
+    let from = filter.from.map(|from| format!(" --from {from}")).unwrap_or_default();
+    let until = filter.until.map(|until| format!(" --until {until}")).unwrap_or_default();
+    format!("--run {run}{from}{until}")
+}
+
+/// Publishes a message again; none: the host leaves it alone, and why is said. Where the host has no room, or no store, it
+/// is asked again.
 async fn publish_one(client: &HostClient, id: MessageId, run: &Run) -> anyhow::Result<Option<Again>> {
     let path = format!("/v1/archive/{id}/republish");
     loop {
-        match client.post(&path, &json!({ "run": run.to_string() })).await {
+        let refused = match client.post(&path, &json!({ "run": run.to_string() })).await {
             Ok(again) => return Ok(Some(again)),
-            Err(ClientError::Refused { status: StatusCode::CONFLICT, detail }) => {
-                eprintln!("{id} left alone: {detail}");
-                return Ok(None);
-            }
-            Err(ClientError::Refused { status: StatusCode::SERVICE_UNAVAILABLE, detail }) => {
-                eprintln!("{id}: {detail}; trying again");
-                SystemClock.sleep(COME_AGAIN).await;
-            }
+            Err(refused @ ClientError::Refused { .. }) => refused,
             Err(error) => return Err(error).context(format!("{id} was not published again")),
+        };
+        if refused.is_problem("saturated") || refused.is_problem("store-unavailable") {
+            eprintln!("{id}: {refused}; trying again");
+            SystemClock.sleep(COME_AGAIN).await;
+            continue;
         }
+        // The others are not kept waiting for what concerns this one, or its route.
+        let concerns_this_one = ["not-republished", "unknown-message", "unknown-route", "route-disabled"];
+        if !concerns_this_one.into_iter().any(|kind| refused.is_problem(kind)) {
+            return Err(refused).context(format!("{id} was not published again"));
+        }
+        eprintln!("{id} left alone: {refused}");
+        return Ok(None);
     }
 }
 

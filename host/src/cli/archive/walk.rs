@@ -40,16 +40,19 @@ struct Page {
 }
 
 impl Walk {
-    /// A walk along what is asked for; `whole` with requests and journals.
-    pub(super) async fn new(which: &Which, whole: bool) -> anyhow::Result<Self> {
-        Ok(Self {
+    /// A walk along what is asked for; `whole` with requests and journals. Its first page is here: what came in since is
+    /// not found.
+    pub(super) async fn begin(which: &Which, whole: bool) -> anyhow::Result<Self> {
+        let mut walk = Self {
             client: which.admin.client().await?.reading_up_to(LONGEST_PAGE),
             filter: which.filter(),
             whole,
             page: VecDeque::new(),
             next: Next::After(which.after),
             last: None,
-        })
+        };
+        walk.turn(which.after).await?;
+        Ok(walk)
     }
 
     /// The next message that fits; none at the end.
@@ -61,15 +64,26 @@ impl Walk {
                 return Ok(Some(message));
             }
             let Next::After(after) = self.next else { return Ok(None) };
-            let page = self.ask(after).await.with_context(|| match self.last {
-                Some(last) => format!("the archive was read up to {last}: go on with --after {last}"),
-                None => "the archive could not be read".to_owned(),
-            })?;
-            // The first page says what is meant by now; the others keep to it.
-            self.filter.until = Some(page.until);
-            self.page = page.messages;
-            self.next = page.next.map_or(Next::End, |next| Next::After(Some(next)));
+            self.turn(after).await?;
         }
+    }
+
+    /// Turns to the page after this message.
+    async fn turn(&mut self, after: Option<MessageId>) -> anyhow::Result<()> {
+        let page = self.ask(after).await.with_context(|| match self.last {
+            Some(last) => format!("the archive was read up to {last}: go on with --after {last}"),
+            None => "the archive could not be read".to_owned(),
+        })?;
+        // The first page says what is meant by now; the others keep to it.
+        self.filter.until = Some(page.until);
+        self.page = page.messages;
+        self.next = page.next.map_or(Next::End, |next| Next::After(Some(next)));
+        Ok(())
+    }
+
+    /// What it looks for.
+    pub(super) fn filter(&self) -> &ArchiveFilter {
+        &self.filter
     }
 
     /// The last message that was found.

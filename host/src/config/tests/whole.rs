@@ -104,7 +104,7 @@ fn one_url_is_a_route_and_everything_else_has_a_default() {
 fn the_profile_of_a_managed_bus_comes_to_the_schedule_of_one() {
     let profiled = |more: &str| {
         let config = load(&with_route(&format!("match: true\nretry: {{ profile: event-pipeline{more} }}")));
-        route(&config, "orders").envelope.clone()
+        route(&config, "orders").envelope
     };
     let bus = profiled("");
     assert_eq!((bus.max_attempts, bus.min_delay, bus.max_delay), (5, SECOND, 60 * SECOND));

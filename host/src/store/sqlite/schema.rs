@@ -234,9 +234,9 @@ CREATE VIEW archive_messages AS
     " AS message_uid, ",
     written_id!("m.id"),
     " AS message_id, m.route, m.state,
-           m.reason, m.idempotency_key, ",
+           m.reason, m.idempotency_key, CASE WHEN m.original IS NOT NULL THEN ",
     written_id!("m.original"),
-    " AS original, m.journal AS attempts,
+    " END AS original, m.journal AS attempts,
            strftime('%Y-%m-%dT%H:%M:%fZ', m.accepted_at / 1000.0, 'unixepoch') AS accepted_at,
            strftime('%Y-%m-%dT%H:%M:%fZ', m.ended_at / 1000.0, 'unixepoch') AS ended_at,
            r.method, r.path, r.body
