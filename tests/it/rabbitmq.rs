@@ -3,14 +3,13 @@
 mod publishing;
 mod restarts;
 mod settling;
-mod stage;
+pub(crate) mod stage;
 mod subscribing;
 mod unbearable;
 
-use backstop_tests::rabbitmq::desk::{Desk, text};
+use backstop_tests::rabbitmq::desk::{Desk, giving_up};
 use backstop_tests::{Host, Received, Reply, Setup, Vendor, eventually, ok, status};
 use lapin::BasicProperties;
-use lapin::types::AMQPValue;
 
 use stage::{BROKER, fresh};
 
@@ -32,17 +31,17 @@ async fn is_empty(desk: &Desk, queue: &str) {
 }
 
 /// Page requests that fail more often than the queue allows come back as errors of their owner's, however long that
-/// takes: the loop is closed.
+/// takes, and whatever the owner says meanwhile: the loop is closed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn scan_platform_what_the_queue_gives_up_is_marked_as_errored_by_its_owner() {
     let (desk, pages, dead) = (Desk::at(&BROKER.url()).await, fresh("pages"), fresh("dead-pages"));
     desk.quorum_queue(&dead, &[]).await;
-    let limit = ("x-delivery-limit", AMQPValue::LongInt(2));
-    let exchange = ("x-dead-letter-exchange", text(""));
-    desk.quorum_queue(&pages, &[limit, exchange, ("x-dead-letter-routing-key", text(&dead))]).await;
+    desk.quorum_queue(&pages, &giving_up(2, &dead)).await;
 
-    let (vendor, owner) = (Vendor::answering([]).await, Vendor::answering([status(503), status(503), ok()]).await);
+    let refusals = [401, 503, 400, 403, 500, 422, 429, 302, 405];
+    let vendor = Vendor::answering([]).await;
     vendor.answers_by(engine);
+    let owner = Vendor::answering(refusals.map(status).into_iter().chain([ok()])).await;
     let url = BROKER.url();
     let sources = format!(
         "{{ pages: {{ route: pages, settle: on_delivery, rabbitmq: {{ url: '{url}', queue: {pages} }} }},
@@ -57,6 +56,7 @@ async fn scan_platform_what_the_queue_gives_up_is_marked_as_errored_by_its_owner
         errored:
           destination: '{owner}'
           policy: scan-platform
+          policy_config: {{ refused: retry }}
           retry: {{ max_attempts: unlimited, min_delay: 1ms, max_delay: 20ms, jitter: none }}
         "
     ))
@@ -67,13 +67,14 @@ async fn scan_platform_what_the_queue_gives_up_is_marked_as_errored_by_its_owner
         desk.publish("", &pages, body.as_bytes(), BasicProperties::default().with_delivery_mode(2)).await;
     }
 
-    let marked = owner.receives(3).await;
+    let marked = owner.receives(refusals.len() + 1).await;
     eventually("the error to be marked", async || (host.messages("delivered").await.len() == 1).then_some(())).await;
     assert!(marked.iter().all(|request| request.text() == BROKEN), "only the one that failed for good");
     assert!(marked[0].header("x-death").contains("delivery_limit"), "{}", marked[0].header("x-death"));
     for queue in [&pages, &dead] {
         is_empty(&desk, queue).await;
     }
+    assert!(host.messages("dead").await.is_empty(), "nothing is left to a person");
     let attempts = |body: &str| vendor.received().iter().filter(|request| request.text() == body).count();
     assert_eq!((attempts(GOOD), attempts(UNKNOWN), attempts("scan, please")), (1, 1, 0));
     assert_eq!(attempts(BROKEN), 3, "the first delivery and two more");

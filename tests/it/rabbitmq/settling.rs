@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use backstop::ingress::source::{Settle, Settlement, Stored};
 use lapin::BasicProperties;
-use lapin::types::AMQPValue;
 use serde_json::Value;
 
 use super::stage::{BROKER, Running, Told, field, fresh, source, until};
-use backstop_tests::rabbitmq::desk::{Desk, text};
+use backstop_tests::rabbitmq::desk::{Desk, giving_up, text};
 
 fn properties() -> BasicProperties {
     BasicProperties::default().with_delivery_mode(2)
@@ -79,12 +78,7 @@ async fn rabbitmq_what_finds_no_room_waits_here_and_is_not_given_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn rabbitmq_failures_count_up_to_the_delivery_limit_and_then_the_broker_dead_letters() {
     let (desk, queue, dead) = (Desk::at(&BROKER.url()).await, fresh("failing"), fresh("dead"));
-    let arguments = [
-        ("x-delivery-limit", AMQPValue::LongInt(3)),
-        ("x-dead-letter-exchange", text("")),
-        ("x-dead-letter-routing-key", text(&dead)),
-    ];
-    desk.quorum_queue(&queue, &arguments).await;
+    desk.quorum_queue(&queue, &giving_up(3, &dead)).await;
     desk.quorum_queue(&dead, &[]).await;
     let intake = Told::delivering(|_| Settlement::Requeue(Duration::ZERO));
     let mut config = source(&BROKER.url(), &queue, Settle::OnDelivery);
@@ -115,12 +109,7 @@ async fn rabbitmq_failures_count_up_to_the_delivery_limit_and_then_the_broker_de
 #[tokio::test(flavor = "multi_thread")]
 async fn rabbitmq_what_failed_for_good_is_dead_lettered_after_one_attempt() {
     let (desk, queue, dead) = (Desk::at(&BROKER.url()).await, fresh("hopeless"), fresh("dead"));
-    let arguments = [
-        ("x-delivery-limit", AMQPValue::LongInt(3)),
-        ("x-dead-letter-exchange", text("")),
-        ("x-dead-letter-routing-key", text(&dead)),
-    ];
-    desk.quorum_queue(&queue, &arguments).await;
+    desk.quorum_queue(&queue, &giving_up(3, &dead)).await;
     desk.quorum_queue(&dead, &[]).await;
     let intake = Told::delivering(|_| Settlement::DeadLetter);
     let running = Running::start(source(&BROKER.url(), &queue, Settle::OnDelivery), &intake);
