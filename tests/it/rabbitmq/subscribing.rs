@@ -8,6 +8,7 @@ use backstop::ingress::source::{Connect, Settle, Stored};
 use lapin::BasicProperties;
 
 use super::stage::{BROKER, Running, Told, fresh, source, until};
+use backstop_tests::Knocks;
 use backstop_tests::rabbitmq::PASSWORD;
 use backstop_tests::rabbitmq::desk::Desk;
 
@@ -36,6 +37,17 @@ async fn rabbitmq_a_broker_that_is_away_is_tried_as_often_as_configured_and_then
     let SourceError::GaveUp { name, attempts, .. } = error;
     assert_eq!((name.as_str(), attempts), ("pages", 3));
     assert!(text.contains(&format!("127.0.0.1:{port}")) && !text.contains("s3cret"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rabbitmq_a_source_waits_between_tries_for_as_long_as_it_says() {
+    let (knocks, wait) = (Knocks::listen().await, Duration::from_millis(300));
+    let mut config = source(&format!("amqp://127.0.0.1:{}/", knocks.port()), "q", Settle::OnStore);
+    config.connect = Connect { retries: None, wait };
+    let running = Running::start(config, &Told::storing(|_| Stored::Yes));
+    let between = knocks.between(3).await;
+    assert!(between.iter().all(|gap| *gap >= wait), "{between:?}");
+    running.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
