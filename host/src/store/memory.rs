@@ -29,7 +29,7 @@ pub(crate) struct MemoryStore {
 struct Kept {
     rows: BTreeMap<MessageId, Row>,
     keys: HashMap<(RouteName, String), Key>,
-    holds: HashMap<String, Timestamp>,
+    holds: BTreeMap<String, Timestamp>,
     halves: BTreeMap<MessageId, transactions::Half>,
     stored: u64,
 }
@@ -91,6 +91,12 @@ impl MemoryStore {
 }
 
 impl Kept {
+    /// Of two holds on one destination the later end counts.
+    fn hold(&mut self, hold: Hold) {
+        let until = self.holds.entry(hold.destination).or_insert(hold.until);
+        *until = hold.until.max(*until);
+    }
+
     /// Looks a key up and takes it if it is free.
     fn take_key(&mut self, claim: &KeyClaim, now: Timestamp, taken: KeyState) -> KeyState {
         let place = (claim.route.clone(), claim.key.clone());
@@ -201,7 +207,7 @@ impl Store for MemoryStore {
             }
         }
         if let Some(hold) = hold {
-            kept.holds.insert(hold.destination, hold.until);
+            kept.hold(hold);
         }
         kept.stored += 1;
         let order = order.map(|key| (message.route.clone(), key));
@@ -316,7 +322,7 @@ impl Store for MemoryStore {
             kept.let_next(order.as_ref());
         }
         if let Some(hold) = finish.hold {
-            kept.holds.insert(hold.destination, hold.until);
+            kept.hold(hold);
         }
         Ok(Finished::Done)
     }
@@ -495,6 +501,11 @@ impl Store for MemoryStore {
             .map(|(destination, until)| Hold { destination, until })
             .collect())
     }
+
+    async fn hold(&self, hold: Hold) -> Result<(), StoreError> {
+        self.write()?.hold(hold);
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -502,7 +513,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::MemoryStore;
-    use crate::store::contract::{keys, leases, model, transactions};
+    use crate::store::contract::{acceptance, keys, leases, model, transactions};
 
     proptest! {
         #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
@@ -530,6 +541,8 @@ mod tests {
         leases::finishing_after_the_lease_was_lost_changes_nothing(&new()).await;
         leases::a_lease_is_prolonged_for_its_holder_only(&new()).await;
         leases::what_is_released_keeps_its_turn(&new()).await;
+        acceptance::holds_stand_until_they_run_out(&new()).await;
+        acceptance::a_hold_is_written_down_without_a_message(&new()).await;
     }
 
     #[tokio::test]
