@@ -34,7 +34,7 @@ async fn rabbitmq_a_broker_that_is_away_is_tried_as_often_as_configured_and_then
     config.connect = tries(2);
     let error = Running::start(config, &Told::storing(|_| Stored::Yes)).end().await.expect_err("nobody is there");
     let text = all_of(&error);
-    let SourceError::GaveUp { name, attempts, .. } = error;
+    let SourceError::GaveUp { name, attempts, .. } = error else { panic!("{text}") };
     assert_eq!((name.as_str(), attempts), ("pages", 3));
     assert!(text.contains(&format!("127.0.0.1:{port}")) && !text.contains("s3cret"), "{text}");
 }
@@ -58,7 +58,7 @@ async fn rabbitmq_a_queue_that_is_not_there_is_named_with_its_source() {
     let text = all_of(&error);
     assert!(text.contains("source pages gave up: no subscription to queue no-such-queue"), "{text}");
     assert!(!text.contains(PASSWORD), "{text}");
-    let SourceError::GaveUp { source, .. } = error;
+    let SourceError::GaveUp { source, .. } = error else { panic!("{text}") };
     assert!(matches!(source, SubscribeError::NoQueue { .. }), "{source:?}");
 }
 
