@@ -7,6 +7,7 @@ pub(crate) mod stage;
 mod subscribing;
 mod unbearable;
 
+use backstop_tests::artefacts::guest;
 use backstop_tests::rabbitmq::desk::{Desk, giving_up};
 use backstop_tests::{Host, Received, Reply, Setup, Vendor, eventually, ok, status};
 use lapin::BasicProperties;
@@ -102,4 +103,39 @@ async fn rabbitmq_a_route_delivers_to_an_exchange_once_the_broker_confirms() {
     let lost = host.until(&nowhere, "dead").await;
     assert_eq!(lost["journal"][0]["outcome"]["status"], 404, "{lost}");
     assert!(!host.log().contains(backstop_tests::rabbitmq::PASSWORD));
+}
+
+/// What the broker knows reaches the policy: it gives a message up by the number of its deliveries, and drops it where
+/// it comes out of the dead letters, by the reason it got there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rabbitmq_a_policy_decides_by_deliveries_and_by_the_reason_of_a_dead_letter() {
+    let (desk, pages, dead) = (Desk::at(&BROKER.url()).await, fresh("pages"), fresh("dead-pages"));
+    desk.quorum_queue(&dead, &[]).await;
+    desk.quorum_queue(&pages, &giving_up(9, &dead)).await;
+    let (vendor, owner) = (Vendor::answering([status(503)]).await, Vendor::answering([ok()]).await);
+    let url = BROKER.url();
+    let sources = format!(
+        "{{ pages: {{ route: pages, settle: on_delivery, rabbitmq: {{ url: '{url}', queue: {pages} }} }},
+            dead: {{ route: owner, rabbitmq: {{ url: '{url}', queue: {dead} }} }} }}"
+    );
+    let host = Setup::routes(&format!(
+        "
+        pages: {{ destination: '{vendor}', policy: broker-wise, retry: {{ max_attempts: 9, min_delay: 1ms }} }}
+        owner: {{ destination: '{owner}', policy: broker-wise }}
+        "
+    ))
+    .policy("broker-wise", guest("broker-wise"))
+    .setting("sources", &sources)
+    .start()
+    .await;
+    desk.publish("", &pages, b"page", BasicProperties::default().with_delivery_mode(2)).await;
+    let given_up = eventually("our dead letter", async || host.messages("dead").await.into_iter().next()).await;
+    assert_eq!(given_up["reason"], "given up after 2 earlier deliveries");
+    assert_eq!(vendor.received().len(), 3);
+
+    let dropped = eventually("it to be dropped", async || host.messages("dropped").await.into_iter().next()).await;
+    assert_eq!((&dropped["route"], &dropped["reason"]), (&"owner".into(), &"rejected before".into()));
+    // One that nobody rejected is sent from there.
+    desk.publish("", &dead, b"by hand", BasicProperties::default().with_delivery_mode(2)).await;
+    assert_eq!(owner.receives(1).await[0].text(), "by hand");
 }
