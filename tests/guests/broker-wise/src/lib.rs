@@ -1,7 +1,7 @@
 //! Decides by what the broker knows of a message: how often it was delivered before, and why it was dead-lettered.
 
-use backstop_sdk::prelude::*;
 use backstop_sdk::json_pointer;
+use backstop_sdk::prelude::*;
 
 /// Earlier deliveries after which a message is given up.
 const ENOUGH: u32 = 2;
