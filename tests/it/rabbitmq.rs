@@ -139,3 +139,30 @@ async fn rabbitmq_a_policy_decides_by_deliveries_and_by_the_reason_of_a_dead_let
     desk.publish("", &dead, b"by hand", BasicProperties::default().with_delivery_mode(2)).await;
     assert_eq!(owner.receives(1).await[0].text(), "by hand");
 }
+
+/// Who watches over the sources sees why one stands still, and what to do about it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rabbitmq_a_source_of_a_queue_that_does_not_count_is_seen_to_have_given_up() {
+    let (desk, pages) = (Desk::at(&BROKER.url()).await, fresh("classic-pages"));
+    desk.classic_queue(&pages).await;
+    let vendor = Vendor::answering([status(503)]).await;
+    let url = BROKER.url();
+    let host = Setup::routes(&format!("pages: {{ destination: '{vendor}', retry: {{ min_delay: 1ms }} }}"))
+        .setting(
+            "sources",
+            &format!(
+                "{{ pages: {{ route: pages, settle: on_delivery, rabbitmq: {{ url: '{url}', queue: {pages} }} }} }}"
+            ),
+        )
+        .start()
+        .await;
+    desk.publish("", &pages, b"page", BasicProperties::default().with_delivery_mode(2)).await;
+    let why = eventually("the source to give up", async || {
+        host.admin("/v1/sources").await["sources"][0]["gave_up"].as_str().map(str::to_owned)
+    })
+    .await;
+    assert!(why.contains("needs a quorum queue"), "{why}");
+    assert!(host.log_lines("a source gave up").concat().contains("needs a quorum queue"));
+    assert_eq!(vendor.received().len(), 1);
+    eventually("the message to be the broker's", async || (desk.ready(&pages).await == 1).then_some(())).await;
+}
