@@ -200,11 +200,12 @@ async fn nothing_confirmed_is_lost(kind: Kind, settle: &str, dies: Dies) {
             }
         }
         let (confirmed, taken) = (said.confirmed().len(), vendor.taken().len());
-        eventually("messages to flow again", async || {
-            let flow = said.confirmed().len() >= confirmed + ENOUGH && vendor.taken().len() >= taken + ENOUGH;
-            flow.then_some(())
+        eventually("publishers to be confirmed again", async || {
+            (said.confirmed().len() >= confirmed + ENOUGH).then_some(())
         })
         .await;
+        eventually("messages to be delivered again", async || (vendor.taken().len() >= taken + ENOUGH).then_some(()))
+            .await;
         said.over.cancel();
     };
     tokio::join!(join_all((0..PUBLISHERS).map(|_| said.publish(&broker))), upheaval);

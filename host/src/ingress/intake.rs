@@ -2,9 +2,9 @@
 //!
 //! With `settle: on_store` a message is taken responsibility for like any other, and the broker may forget it. With
 //! `settle: on_delivery` one attempt is made for each delivery, and nothing is stored unless the message ends otherwise
-//! than delivered: the broker counts, keeps and repeats. Each delivery is then a message of ours with an id of its own;
-//! what its repeats have in common is the `Idempotency-Key`, where the broker's message has an id. Nothing that cannot be
-//! taken now is refused, or counted: the source comes again with it.
+//! than delivered, but for its destination's wish for quiet: the broker counts, keeps and repeats. Each delivery is then
+//! a message of ours with an id of its own; what its repeats have in common is the `Idempotency-Key`, where the broker's
+//! message has an id. Nothing that cannot be taken now is refused, or counted: the source comes again with it.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -7,7 +7,7 @@ use lapin::options::BasicCancelOptions;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use super::settle::{Fate, Settling};
+use super::settle::{Fate, SAYING, Settling};
 use super::subscribe::Subscription;
 use super::{MOST_PREFETCH, Source};
 use crate::amqp::says;
@@ -48,14 +48,20 @@ impl Source {
                     Some(Err(error)) => break Ended::Lost(says(&error)),
                     None => break Ended::Lost("the broker cancelled it: the queue was deleted or moved".to_owned()),
                 },
+                // A loss that comes while something is being settled is not always told to the consumer.
+                () = link.gone() => break Ended::Lost("the connection is gone".to_owned()),
             }
         };
         // Nobody waits for another try any more; what the intake has in hand is waited for.
         over.cancel();
         if matches!(ended, Ended::Stopped) {
-            let cancelled = channel.basic_cancel(consumer.tag(), BasicCancelOptions { nowait: true }).await;
-            if let Err(error) = cancelled {
-                tracing::debug!(source = self.config.name, why = says(&error), "the consumer was gone already");
+            tokio::select! {
+                cancelled = channel.basic_cancel(consumer.tag(), BasicCancelOptions { nowait: true }) => {
+                    if let Err(error) = cancelled {
+                        tracing::debug!(source = self.config.name, why = says(&error), "the consumer was gone already");
+                    }
+                }
+                () = self.clock.sleep(SAYING) => {}
             }
         }
         while let Some(ended) = in_hand.join_next().await {

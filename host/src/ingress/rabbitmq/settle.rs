@@ -23,6 +23,10 @@ pub const LONGEST_DELAY: Duration = Duration::from_secs(20 * 60);
 /// The longest time for which a delivery is held: a moment longer, since delays are rounded up.
 const LONGEST_PAUSE: Duration = LONGEST_DELAY.saturating_add(Duration::from_secs(1));
 
+/// How long a word to the broker may take once the subscription is over. One that is handed over in the moment in which
+/// the connection is lost is never answered by lapin, and a source that waited for it would never subscribe again.
+pub(super) const SAYING: Duration = Duration::from_secs(2);
+
 /// The shortest and the longest pause before the intake is asked again about what it could not begin with.
 const ASK_AGAIN: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(60));
 
@@ -116,14 +120,25 @@ impl Settling {
     }
 
     async fn say(&self, word: Word, acker: &Acker) {
-        let said = match word {
-            Word::Ack => acker.ack(BasicAckOptions { multiple: false }).await,
-            Word::Requeue => acker.reject(BasicRejectOptions { requeue: true }).await,
-            Word::DeadLetter => acker.reject(BasicRejectOptions { requeue: false }).await,
+        let saying = async {
+            match word {
+                Word::Ack => acker.ack(BasicAckOptions { multiple: false }).await,
+                Word::Requeue => acker.reject(BasicRejectOptions { requeue: true }).await,
+                Word::DeadLetter => acker.reject(BasicRejectOptions { requeue: false }).await,
+            }
         };
-        if let Err(error) = said {
-            // The connection is gone, and the broker delivers it again.
-            tracing::debug!(source = self.config.name, ?word, why = says(&error), "not settled");
+        let too_late = async {
+            self.over.cancelled().await;
+            self.clock.sleep(SAYING).await;
+        };
+        // Where it is not said, the connection is gone, and the broker delivers it again.
+        tokio::select! {
+            said = saying => {
+                if let Err(error) = said {
+                    tracing::debug!(source = self.config.name, ?word, why = says(&error), "not settled");
+                }
+            }
+            () = too_late => tracing::debug!(source = self.config.name, ?word, "not settled: nobody took the word"),
         }
     }
 }
