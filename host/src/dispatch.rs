@@ -14,6 +14,7 @@ mod answer;
 mod fault;
 pub mod notify;
 pub mod client;
+mod recent;
 pub mod nats;
 pub mod rabbitmq;
 pub mod broker;

@@ -22,6 +22,8 @@ mod republishing;
 mod status;
 mod transacting;
 #[cfg(test)]
+pub(crate) mod bench;
+#[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;

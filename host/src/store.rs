@@ -157,6 +157,13 @@ pub trait Store: Transacting + Feeding + Send + Sync + 'static {
     /// [`StoreError`]
     async fn holds(&self, now: Timestamp) -> Result<Vec<Hold>, StoreError>;
 
+    /// Writes a hold down by itself: for a message that is not kept here. Of two holds on one destination the later end
+    /// counts.
+    ///
+    /// # Errors
+    /// [`StoreError`]; it is then not written.
+    async fn hold(&self, hold: Hold) -> Result<(), StoreError>;
+
     /// Takes over, at a start, what hosts that are surely gone left: what they held is queued again and due `now`, their
     /// attempts are written down as interrupted, and the keys they had opened are free. To be called once, before
     /// anything is claimed. A store that other hosts may share takes nothing over: leases lapse by themselves. Answers

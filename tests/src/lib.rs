@@ -16,10 +16,12 @@ pub mod postgres;
 pub mod nats;
 pub mod rabbitmq;
 pub mod load;
+pub mod knocks;
 
 pub use disk::Disk;
 pub use eventually::eventually;
 pub use host::{Answer, Host};
+pub use knocks::Knocks;
 pub use load::Load;
 pub use nats::Nats;
 pub use postgres::Postgres;

@@ -59,6 +59,9 @@ pub struct Dialer {
     clock: Arc<dyn Clock>,
 }
 
+/// How often a connection is looked at that is waited on.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
 /// A connection. Cut when dropped: what was sent and not answered may or may not have arrived.
 pub struct Link {
     connection: Connection,
@@ -150,6 +153,14 @@ impl Link {
     /// Whether it is still there, as far as is known.
     pub fn is_up(&self) -> bool {
         self.connection.status().connected()
+    }
+
+    /// Returns once it is no longer there, as far as is known: looked at once a second, for whoever waits on it for
+    /// something that may never come. Can be cancelled.
+    pub(crate) async fn gone(&self) {
+        while self.is_up() {
+            self.clock.sleep(LOOK_AGAIN).await;
+        }
     }
 
     /// Whether the broker has asked for no more messages for now (a memory or disk alarm).

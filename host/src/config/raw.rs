@@ -149,7 +149,8 @@ pub(super) struct RawDedupe {
 pub(super) struct RawSource {
     /// The route that its messages go to, in mode async.
     pub(super) route: Field<String>,
-    /// When the broker is told that a message is done with. Default on_store, which is all there is for a feed.
+    /// When the broker is told that a message is done with. Default on_store, which is all there is for a feed. With
+    /// on_delivery, RabbitMQ needs a quorum queue, and the route a `retry.max_delay` of 20m at the most.
     pub(super) settle: Field<RawSettle>,
     /// Brokers: messages taken and not settled at once, 1 to 1000. Default 64.
     pub(super) prefetch: Field<Count>,

@@ -8,9 +8,8 @@ mod channels;
 mod exchange;
 mod properties;
 
-use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,6 +23,7 @@ use self::channels::Channels;
 use self::properties::properties;
 use crate::amqp::{Broker, Dialer, in_words, says};
 use crate::clock::Clock;
+use crate::dispatch::recent::Recent;
 use crate::message::{Fault, MessageId};
 
 pub use self::channels::CHANNELS;
@@ -68,23 +68,28 @@ pub enum Published {
     },
 }
 
+/// How many brokers are connected to at once, a broker counting anew with each login. One more, and the connection that
+/// was used longest ago is closed, once its last message is answered for.
+pub const MAX_BROKERS: usize = 64;
+
 /// Publishes: one connection for each broker and login, shared by all destinations there.
 pub struct Publisher {
     dialer: Dialer,
     clock: Arc<dyn Clock>,
-    brokers: Mutex<HashMap<Broker, Arc<Channels>>>,
+    brokers: Recent<Broker, Arc<Channels>>,
 }
 
 impl Publisher {
     /// Connects to nothing yet.
     pub fn new(dialer: Dialer, clock: Arc<dyn Clock>) -> Self {
-        Self { dialer, clock, brokers: Mutex::default() }
+        Self { dialer, clock, brokers: Recent::new(MAX_BROKERS) }
     }
 
     /// Makes one attempt, which takes no longer than `timeout`: waiting for one of the broker's [`CHANNELS`] channels,
     /// connecting and the confirmation included. Never fails: whatever goes wrong is an outcome.
     pub async fn publish(&self, to: &Exchange, publication: &Publication<'_>, timeout: Duration) -> Published {
-        let channels = self.channels(to.broker());
+        let broker = to.broker();
+        let channels = self.brokers.get(broker, || Arc::new(Channels::new(broker.clone(), self.dialer.clone())));
         tokio::select! {
             // The answer first: it may have come in the very moment that the time was up.
             biased;
@@ -95,12 +100,6 @@ impl Publisher {
                 failed(Fault::Timeout, format!("{place} did not confirm the message within {timeout:?}{why}"))
             }
         }
-    }
-
-    fn channels(&self, broker: &Broker) -> Arc<Channels> {
-        let mut brokers = self.brokers.lock().unwrap_or_else(PoisonError::into_inner);
-        let new = || Arc::new(Channels::new(broker.clone(), self.dialer.clone()));
-        Arc::clone(brokers.entry(broker.clone()).or_insert_with(new))
     }
 }
 

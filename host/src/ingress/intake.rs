@@ -2,9 +2,9 @@
 //!
 //! With `settle: on_store` a message is taken responsibility for like any other, and the broker may forget it. With
 //! `settle: on_delivery` one attempt is made for each delivery, and nothing is stored unless the message ends otherwise
-//! than delivered: the broker counts, keeps and repeats. Each delivery is then a message of ours with an id of its own;
-//! what its repeats have in common is the `Idempotency-Key`, where the broker's message has an id. Nothing that cannot be
-//! taken now is refused, or counted: the source comes again with it.
+//! than delivered, but for its destination's wish for quiet: the broker counts, keeps and repeats. Each delivery is then
+//! a message of ours with an id of its own; what its repeats have in common is the `Idempotency-Key`, where the broker's
+//! message has an id. Nothing that cannot be taken now is refused, or counted: the source comes again with it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -168,13 +168,30 @@ impl RouteIntake {
                 self.ingress.watch.ended(&message, State::Dropped);
                 return Settlement::Ack;
             }
-            Transition::Retry { due, .. } if !last => return Settlement::Requeue(due.since(now)),
+            Transition::Retry { due, .. } if !last => {
+                let due = *due;
+                self.remember(made.hold).await;
+                return Settlement::Requeue(due.since(self.ingress.clock.now()));
+            }
             Transition::Rerouted(next) => return self.hand_over(message, &made, next, now).await,
             Transition::Retry { .. } => (State::Dead, format!("the broker's last delivery: {}", made.record.reason)),
             Transition::Answered(_) => (State::Answered, made.record.reason.clone()),
             Transition::DeadLetter | Transition::Exhausted(_) => (State::Dead, made.record.reason.clone()),
         };
         self.end(message, state, reason, vec![made.record], made.hold).await
+    }
+
+    /// Writes a destination's wish for quiet down, though nothing of the message that met with it is: other hosts are to
+    /// hear of it, and this one after a restart. It counts here already, so one that cannot be written is let be.
+    async fn remember(&self, hold: Option<Hold>) {
+        let Some(hold) = hold else { return };
+        if let Err(error) = self.ingress.store.hold(hold).await {
+            tracing::warn!(
+                source = self.source,
+                error = &error as &dyn std::error::Error,
+                "cannot write down that a destination is held"
+            );
+        }
     }
 
     /// Writes a message down that has ended, however often that takes: it is not attempted again for it.
@@ -232,3 +249,6 @@ fn digest(text: &str) -> String {
 pub(crate) fn takes(route: &Route) -> bool {
     route.mode == Mode::Async
 }
+
+#[cfg(test)]
+mod tests;

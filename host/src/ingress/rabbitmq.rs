@@ -6,6 +6,9 @@
 //! unsettled, for the broker to deliver again, when the connection is lost or the host stops. Nothing is acknowledged
 //! before, so a restart of either side loses nothing and may repeat. Deliveries are worked on side by side, in no order;
 //! a source that must keep the queue's has a prefetch of 1.
+//!
+//! Settling on delivery takes a quorum queue, since only those count deliveries. A consumer cannot ask which type a queue
+//! has; a source that is told of a second delivery without its count gives up and says so.
 
 mod consume;
 mod death;
@@ -24,7 +27,7 @@ use crate::amqp::{Broker, Dialer, in_words};
 use crate::clock::Clock;
 
 pub use self::fields::{Arrived, LARGEST_FIELD, MOST_DEATHS, MOST_FIELDS, brought};
-pub use self::settle::LONGEST_PAUSE;
+pub use self::settle::LONGEST_DELAY;
 pub use self::subscribe::SubscribeError;
 
 /// The prefetch unless configured.
@@ -75,6 +78,18 @@ pub enum SourceError {
         #[source]
         source: SubscribeError,
     },
+    /// It is to settle on delivery, and its queue does not count deliveries: a message that always fails would be tried
+    /// without end, unseen by `max_attempts`. Subscribing again would not change that.
+    #[error(
+        "source {name} gave up: queue {queue} does not count deliveries, and settle: on_delivery needs a quorum queue, \
+         which does: declare it as one, or write settle: on_store"
+    )]
+    Uncounted {
+        /// The source's name.
+        name: String,
+        /// The queue.
+        queue: String,
+    },
 }
 
 /// A source with all it works with.
@@ -96,7 +111,7 @@ impl Source {
     /// the broker. Dropping the future instead leaves everything unsettled.
     ///
     /// # Errors
-    /// [`SourceError::GaveUp`]
+    /// [`SourceError`]
     pub async fn run(self, stop: CancellationToken) -> Result<(), SourceError> {
         let RabbitMq { name, queue, connect, .. } = &*self.config;
         let mut failed = 0_u32;
@@ -111,6 +126,9 @@ impl Source {
                     tracing::info!(source = name, queue, "subscribed");
                     match self.consume(subscription, &stop).await {
                         Ended::Stopped => return Ok(()),
+                        Ended::Uncounted => {
+                            return Err(SourceError::Uncounted { name: name.clone(), queue: queue.clone() });
+                        }
                         Ended::Lost(why) => tracing::warn!(source = name, queue, why, "the subscription was lost"),
                     }
                 }

@@ -30,7 +30,7 @@ pub(crate) struct MemoryStore {
 struct Kept {
     rows: BTreeMap<MessageId, Row>,
     keys: HashMap<(RouteName, String), Key>,
-    holds: HashMap<String, Timestamp>,
+    holds: BTreeMap<String, Timestamp>,
     halves: BTreeMap<MessageId, transactions::Half>,
     feeds: HashMap<String, feeding::Feed>,
     stored: u64,
@@ -93,6 +93,12 @@ impl MemoryStore {
 }
 
 impl Kept {
+    /// Of two holds on one destination the later end counts.
+    fn hold(&mut self, hold: Hold) {
+        let until = self.holds.entry(hold.destination).or_insert(hold.until);
+        *until = hold.until.max(*until);
+    }
+
     /// Looks a key up and takes it if it is free.
     fn take_key(&mut self, claim: &KeyClaim, now: Timestamp, taken: KeyState) -> KeyState {
         let place = (claim.route.clone(), claim.key.clone());
@@ -203,7 +209,7 @@ impl Store for MemoryStore {
             }
         }
         if let Some(hold) = hold {
-            kept.holds.insert(hold.destination, hold.until);
+            kept.hold(hold);
         }
         kept.stored += 1;
         let order = order.map(|key| (message.route.clone(), key));
@@ -318,7 +324,7 @@ impl Store for MemoryStore {
             kept.let_next(order.as_ref());
         }
         if let Some(hold) = finish.hold {
-            kept.holds.insert(hold.destination, hold.until);
+            kept.hold(hold);
         }
         Ok(Finished::Done)
     }
@@ -497,6 +503,11 @@ impl Store for MemoryStore {
             .map(|(destination, until)| Hold { destination, until })
             .collect())
     }
+
+    async fn hold(&self, hold: Hold) -> Result<(), StoreError> {
+        self.write()?.hold(hold);
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -504,7 +515,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::MemoryStore;
-    use crate::store::contract::{feeds, keys, leases, model, transactions};
+    use crate::store::contract::{acceptance, feeds, keys, leases, model, transactions};
 
     proptest! {
         #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
@@ -532,6 +543,8 @@ mod tests {
         leases::finishing_after_the_lease_was_lost_changes_nothing(&new()).await;
         leases::a_lease_is_prolonged_for_its_holder_only(&new()).await;
         leases::what_is_released_keeps_its_turn(&new()).await;
+        acceptance::holds_stand_until_they_run_out(&new()).await;
+        acceptance::a_hold_is_written_down_without_a_message(&new()).await;
     }
 
     #[tokio::test]

@@ -244,6 +244,10 @@ impl Store for PostgresStore {
         call!(self, |connection| reading::holds(connection, now))
     }
 
+    async fn hold(&self, hold: Hold) -> Result<(), StoreError> {
+        call!(self, |connection| finish::hold(connection, &hold))
+    }
+
     /// Takes nothing over: the other hosts may be alive. What they hold is claimed when their leases lapse.
     async fn recover(&self, _: Owner, _: Timestamp) -> Result<u64, StoreError> {
         Ok(0)

@@ -145,6 +145,10 @@ impl Store for SqliteStore {
         self.readers.run(move |connection| reader::holds(connection, now)).await
     }
 
+    async fn hold(&self, hold: Hold) -> Result<(), StoreError> {
+        self.writer.run(0, move |connection| finish::hold(connection, &hold)).await
+    }
+
     async fn backlog(&self) -> Result<BTreeMap<String, u64>, StoreError> {
         self.readers.run(reader::backlog).await
     }

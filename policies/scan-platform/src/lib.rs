@@ -7,18 +7,26 @@
 //! |---|---|
 //! | 404 | drop: the scan is unknown |
 //! | 429, 5xx, silence | retry after 2^n seconds, n being the attempt's number: 2, 4, 8 … |
-//! | anything else | the standard rule |
+//! | anything else | the standard rule; with `refused: retry`, what that would make a dead letter is retried as above, but for 410: the scan is gone, which is unknown for good, and dropped |
 //!
-//! The waits are within the route's `min_delay` and `max_delay`, as any policy's are; `max_exponent` bounds them here.
+//! `refused: retry` is for whoever must be told in the end, such as the owner of a scan whose page was given up: a 401 is
+//! somebody's mistake, which somebody mends. The waits are within the route's `min_delay` and `max_delay`, as any policy's are; `max_exponent` bounds them here.
 //!
 //! ```yaml
 //! policy: scan-platform
 //! policy_config: { id_pointer: /scan/id, id_format: uuid }
 //! retry: { max_attempts: 8, min_delay: 1s, max_delay: 5m }
 //! ```
+//!
+//! ```yaml
+//! policy: scan-platform
+//! policy_config: { refused: retry }
+//! retry: { max_attempts: unlimited, min_delay: 1s, max_delay: 5m }
+//! ```
 
 use backstop_sdk::json_pointer;
 use backstop_sdk::prelude::*;
+use backstop_sdk::standard::{Class, classify, reason};
 
 /// As much of a message's body as is read before its first attempt: a longer one is sent unread.
 const REQUEST_LIMIT: u32 = 64 * 1024;
@@ -34,12 +42,19 @@ pub struct ScanPlatform {
     /// The largest exponent: waits grow no longer than 2 to its power, in seconds.
     #[schemars(range(min = 1, max = 16))]
     max_exponent: u32,
+    /// What becomes of a message that is refused for a reason that is not the scan's: 400, 401, 403, 422 …
+    refused: Refused,
 }
 
 impl Default for ScanPlatform {
     /// A day is 86,400 seconds, and no wait may be longer: 2^16 seconds are 18 hours.
     fn default() -> Self {
-        Self { id_pointer: "/scan_id".into(), id_format: IdFormat::Uuid, max_exponent: 16 }
+        Self {
+            id_pointer: "/scan_id".into(),
+            id_format: IdFormat::Uuid,
+            max_exponent: 16,
+            refused: Refused::DeadLetter,
+        }
     }
 }
 
@@ -53,6 +68,16 @@ enum IdFormat {
     Integer,
     /// Any text or number.
     Any,
+}
+
+/// What becomes of a message that another attempt would not change, as far as the answer goes.
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum Refused {
+    /// It is put aside for a person, as the standard rule says.
+    DeadLetter,
+    /// It is sent again, as after a failure of the engine, until it is taken or the scan is unknown or gone.
+    Retry,
 }
 
 impl Configured for ScanPlatform {
@@ -80,6 +105,10 @@ impl Policy for ScanPlatform {
             Some(429) => retry_after(self.wait(attempt), "too many requests"),
             Some(500..=599) => retry_after(self.wait(attempt), "engine failure"),
             None => retry_after(self.wait(attempt), "no answer from the engine"),
+            Some(410) if self.refused == Refused::Retry => drop_message("gone"),
+            status if self.refused == Refused::Retry && classify(status) == Class::Persistent => {
+                retry_after(self.wait(attempt), reason(status))
+            }
             Some(_) => standard(attempt, outcome),
         }
     }
@@ -205,6 +234,20 @@ mod tests {
         assert_eq!(unconfigured().judge(attempt(1), response(204)), accept("success"));
         assert_eq!(unconfigured().judge(attempt(1), response(409)), retry("conflict"));
         assert_eq!(unconfigured().judge(attempt(1), response(400)), dead_letter("refused by the destination"));
+    }
+
+    #[test]
+    fn a_listener_is_refused_for_as_long_as_the_scan_is_known() {
+        let listener = configured::<ScanPlatform>(json!({ "refused": "retry" }));
+        let judge = |number, status| listener.judge(attempt(number), response(status));
+        assert_eq!(judge(1, 401), retry_after(seconds(2), "not allowed by the destination"));
+        for status in [300, 400, 403, 422] {
+            assert_eq!(judge(3, status).verdict, retry_after(seconds(8), "").verdict, "{status}");
+        }
+        assert_eq!(judge(3, 503), retry_after(seconds(8), "engine failure"));
+        assert_eq!(judge(1, 409), retry("conflict"));
+        assert_eq!(judge(1, 204), accept("success"));
+        assert_eq!((judge(1, 404), judge(1, 410)), (drop_message("unknown scan"), drop_message("gone")));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::pull;
+use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::{Context, stream};
 
 use backstop_tests::Nats;
@@ -38,15 +39,7 @@ impl Broker {
 
     /// Publishes `body`, and sees it kept. Repeated while the server is away, under the same id.
     pub(crate) async fn publish(&self, body: &str) {
-        let publish = || async_nats::jetstream::message::PublishMessage::build().payload(body.to_owned().into());
-        loop {
-            let message = publish().message_id(body).header("Content-Type", "text/plain");
-            if let Ok(ack) = self.jetstream.send_publish("orders.created", message).await
-                && ack.await.is_ok()
-            {
-                return;
-            }
-        }
+        while !publish(&self.jetstream, body).await {}
     }
 
     /// Listens to what the server tells under `subject`, from now on.
@@ -63,4 +56,13 @@ impl Broker {
         let info = stream.consumer_info(consumer).await.ok()?;
         Some((info.num_ack_pending, info.num_pending))
     }
+}
+
+/// Publishes `body` once, under itself as its id; answers whether the server confirms it within a second or two.
+pub(crate) async fn publish(jetstream: &Context, body: &str) -> bool {
+    let message = PublishMessage::build().payload(body.to_owned().into());
+    let message = message.message_id(body).header("Content-Type", "text/plain");
+    let confirmed = async { jetstream.send_publish("orders.created", message).await.ok()?.await.ok() };
+    // What was on its way when the server died is never answered.
+    tokio::time::timeout(Duration::from_secs(2), confirmed).await.is_ok_and(|confirmed| confirmed.is_some())
 }

@@ -14,8 +14,8 @@ use tokio_util::task::TaskTracker;
 
 use super::broker::{Broker, STREAM};
 use super::intake::Scripted;
-use backstop_tests::eventually;
 use backstop_tests::nats::{Nats, Stop};
+use backstop_tests::{Knocks, eventually};
 
 const CONSUMER: &str = "backstop";
 
@@ -302,6 +302,18 @@ async fn nats_subscribing_is_tried_again_until_the_server_is_there() {
     let running = Running::begin(draft(&broker.nats.url(), Settle::OnStore), &intake);
     broker.nats.start_again().await;
     eventually("it came", async || (intake.different() == 1).then_some(())).await;
+    running.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nats_a_source_waits_between_tries_for_as_long_as_it_says() {
+    let (knocks, wait) = (Knocks::listen().await, Duration::from_millis(300));
+    let intake = Arc::new(Scripted::storing(|_, _| Stored::Yes));
+    let mut draft = draft(&format!("nats://127.0.0.1:{}", knocks.port()), Settle::OnStore);
+    draft.connect = Connect { retries: None, wait };
+    let running = Running::begin(draft, &intake);
+    let between = knocks.between(3).await;
+    assert!(between.iter().all(|gap| *gap >= wait), "{between:?}");
     running.end().await;
 }
 

@@ -1,34 +1,18 @@
 //! The broker goes away and comes back.
 
-use backstop::ingress::source::Settle;
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
 
 use backstop::clock::SystemClock;
-use backstop::dispatch::rabbitmq::{Exchange, Publication, Published, Publisher};
-use backstop::ingress::source::Stored;
-use backstop::message::{Fault, MessageId};
-use bytes::Bytes;
-use http::HeaderMap;
+use backstop::dispatch::rabbitmq::{Exchange, Published, Publisher};
+use backstop::ingress::source::{Settle, Stored};
+use backstop::message::Fault;
 
-use super::stage::{Running, Told, dialer, source, until};
+use super::stage::{Running, Told, dialer, publish, source, until};
 use backstop_tests::rabbitmq::desk::Desk;
 use backstop_tests::rabbitmq::{RabbitMq, Stop};
 
 const MESSAGES: u32 = 600;
-
-async fn publish(publisher: &Publisher, to: &Exchange, number: u32) -> Published {
-    let headers = HeaderMap::new();
-    let publication = Publication {
-        message: MessageId::from_bytes(u128::from(number).to_be_bytes()),
-        attempt: 1,
-        idempotency_key: "key",
-        headers: &headers,
-        body: Bytes::from(number.to_string()),
-    };
-    publisher.publish(to, &publication, Duration::from_secs(5)).await
-}
 
 /// Publishes messages, each until it is confirmed, while the broker is stopped and started; then all of them must have
 /// been brought.

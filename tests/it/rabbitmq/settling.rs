@@ -3,13 +3,13 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use backstop::ingress::rabbitmq::SourceError;
 use backstop::ingress::source::{Settle, Settlement, Stored};
 use lapin::BasicProperties;
-use lapin::types::AMQPValue;
 use serde_json::Value;
 
 use super::stage::{BROKER, Running, Told, field, fresh, source, until};
-use backstop_tests::rabbitmq::desk::{Desk, text};
+use backstop_tests::rabbitmq::desk::{Desk, giving_up, text};
 
 fn properties() -> BasicProperties {
     BasicProperties::default().with_delivery_mode(2)
@@ -79,12 +79,7 @@ async fn rabbitmq_what_finds_no_room_waits_here_and_is_not_given_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn rabbitmq_failures_count_up_to_the_delivery_limit_and_then_the_broker_dead_letters() {
     let (desk, queue, dead) = (Desk::at(&BROKER.url()).await, fresh("failing"), fresh("dead"));
-    let arguments = [
-        ("x-delivery-limit", AMQPValue::LongInt(3)),
-        ("x-dead-letter-exchange", text("")),
-        ("x-dead-letter-routing-key", text(&dead)),
-    ];
-    desk.quorum_queue(&queue, &arguments).await;
+    desk.quorum_queue(&queue, &giving_up(3, &dead)).await;
     desk.quorum_queue(&dead, &[]).await;
     let intake = Told::delivering(|_| Settlement::Requeue(Duration::ZERO));
     let mut config = source(&BROKER.url(), &queue, Settle::OnDelivery);
@@ -115,12 +110,7 @@ async fn rabbitmq_failures_count_up_to_the_delivery_limit_and_then_the_broker_de
 #[tokio::test(flavor = "multi_thread")]
 async fn rabbitmq_what_failed_for_good_is_dead_lettered_after_one_attempt() {
     let (desk, queue, dead) = (Desk::at(&BROKER.url()).await, fresh("hopeless"), fresh("dead"));
-    let arguments = [
-        ("x-delivery-limit", AMQPValue::LongInt(3)),
-        ("x-dead-letter-exchange", text("")),
-        ("x-dead-letter-routing-key", text(&dead)),
-    ];
-    desk.quorum_queue(&queue, &arguments).await;
+    desk.quorum_queue(&queue, &giving_up(3, &dead)).await;
     desk.quorum_queue(&dead, &[]).await;
     let intake = Told::delivering(|_| Settlement::DeadLetter);
     let running = Running::start(source(&BROKER.url(), &queue, Settle::OnDelivery), &intake);
@@ -154,4 +144,38 @@ async fn rabbitmq_a_stop_settles_what_is_in_hand_and_leaves_the_rest_to_the_brok
     running.stop().await;
     assert_eq!(intake.brought().len(), 10, "nothing is taken after the stop");
     until("five and ten are the broker's again", async || desk.ready(&queue).await == 15).await;
+}
+
+/// A classic queue does not count deliveries: a message that always fails would be tried without end, and no
+/// `max_attempts` would ever see it.
+#[tokio::test(flavor = "multi_thread")]
+async fn rabbitmq_a_queue_that_does_not_count_deliveries_is_given_up_at_the_first_that_would_count() {
+    let (desk, queue) = (Desk::at(&BROKER.url()).await, fresh("classic"));
+    desk.classic_queue(&queue).await;
+    let intake = Told::delivering(|_| Settlement::Requeue(Duration::ZERO));
+    let running = Running::start(source(&BROKER.url(), &queue, Settle::OnDelivery), &intake);
+    desk.publish("", &queue, b"page", properties()).await;
+    let error = running.end().await.expect_err("it gives up");
+    assert!(matches!(error, SourceError::Uncounted { .. }), "{error:?}");
+    assert!(error.to_string().contains(&format!("{queue} does not count")), "{error}");
+    assert!(error.to_string().contains("needs a quorum queue"), "{error}");
+    assert_eq!(intake.brought().len(), 1, "it was attempted once");
+    until("the message is the broker's again", async || desk.ready(&queue).await == 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rabbitmq_a_queue_that_does_not_count_deliveries_will_do_for_settling_on_store() {
+    let (desk, queue) = (Desk::at(&BROKER.url()).await, fresh("classic"));
+    desk.classic_queue(&queue).await;
+    desk.publish("", &queue, b"page", properties()).await;
+    let first = Told::storing(|_| Stored::NotNow(Duration::from_secs(60)));
+    let running = Running::start(source(&BROKER.url(), &queue, Settle::OnStore), &first);
+    until("it is brought", async || first.brought().len() == 1).await;
+    running.stop().await;
+    let again = Told::storing(|_| Stored::Yes);
+    let running = Running::start(source(&BROKER.url(), &queue, Settle::OnStore), &again);
+    until("it is brought again", async || again.brought().len() == 1).await;
+    running.stop().await;
+    assert_eq!(field(&again.brought()[0], "broker-redelivered"), "true");
+    assert_eq!(desk.ready(&queue).await, 0);
 }

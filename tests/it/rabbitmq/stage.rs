@@ -7,8 +7,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use backstop::amqp::{Broker, Dialer, SystemAddresses};
 use backstop::clock::SystemClock;
+use backstop::dispatch::rabbitmq::{Exchange, Publication, Published, Publisher};
 use backstop::ingress::rabbitmq::{RabbitMq, Source, SourceError};
 use backstop::ingress::source::{Brought, Connect, Intake, Settle, Settlement, Stored};
+use backstop::message::MessageId;
+use bytes::Bytes;
+use http::HeaderMap;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -30,7 +34,7 @@ pub(super) fn fresh(what: &str) -> String {
 }
 
 /// Makes connections, as the host does.
-pub(super) fn dialer() -> Dialer {
+pub(crate) fn dialer() -> Dialer {
     dialer_trusting(rustls::RootCertStore::empty())
 }
 
@@ -42,6 +46,19 @@ pub(super) fn dialer_trusting(roots: rustls::RootCertStore) -> Dialer {
         .with_root_certificates(roots)
         .with_no_client_auth();
     Dialer::new(Arc::new(SystemAddresses), Arc::new(tls), Arc::new(SystemClock))
+}
+
+/// Publishes the message of this number, which is its body, too, once.
+pub(crate) async fn publish(publisher: &Publisher, to: &Exchange, number: u32) -> Published {
+    let headers = HeaderMap::new();
+    let publication = Publication {
+        message: MessageId::from_bytes(u128::from(number).to_be_bytes()),
+        attempt: 1,
+        idempotency_key: "key",
+        headers: &headers,
+        body: Bytes::from(number.to_string()),
+    };
+    publisher.publish(to, &publication, Duration::from_secs(5)).await
 }
 
 /// How a source is configured unless a scenario says otherwise.

@@ -8,6 +8,7 @@ use backstop::ingress::source::{Connect, Settle, Stored};
 use lapin::BasicProperties;
 
 use super::stage::{BROKER, Running, Told, fresh, source, until};
+use backstop_tests::Knocks;
 use backstop_tests::rabbitmq::PASSWORD;
 use backstop_tests::rabbitmq::desk::Desk;
 
@@ -33,9 +34,20 @@ async fn rabbitmq_a_broker_that_is_away_is_tried_as_often_as_configured_and_then
     config.connect = tries(2);
     let error = Running::start(config, &Told::storing(|_| Stored::Yes)).end().await.expect_err("nobody is there");
     let text = all_of(&error);
-    let SourceError::GaveUp { name, attempts, .. } = error;
+    let SourceError::GaveUp { name, attempts, .. } = error else { panic!("{text}") };
     assert_eq!((name.as_str(), attempts), ("pages", 3));
     assert!(text.contains(&format!("127.0.0.1:{port}")) && !text.contains("s3cret"), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rabbitmq_a_source_waits_between_tries_for_as_long_as_it_says() {
+    let (knocks, wait) = (Knocks::listen().await, Duration::from_millis(300));
+    let mut config = source(&format!("amqp://127.0.0.1:{}/", knocks.port()), "q", Settle::OnStore);
+    config.connect = Connect { retries: None, wait };
+    let running = Running::start(config, &Told::storing(|_| Stored::Yes));
+    let between = knocks.between(3).await;
+    assert!(between.iter().all(|gap| *gap >= wait), "{between:?}");
+    running.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -46,7 +58,7 @@ async fn rabbitmq_a_queue_that_is_not_there_is_named_with_its_source() {
     let text = all_of(&error);
     assert!(text.contains("source pages gave up: no subscription to queue no-such-queue"), "{text}");
     assert!(!text.contains(PASSWORD), "{text}");
-    let SourceError::GaveUp { source, .. } = error;
+    let SourceError::GaveUp { source, .. } = error else { panic!("{text}") };
     assert!(matches!(source, SubscribeError::NoQueue { .. }), "{source:?}");
 }
 

@@ -97,12 +97,31 @@ impl Desk {
         channel.queue_declare(queue.into(), options, FieldTable::default()).await.is_ok()
     }
 
+    /// How many consumers `queue` has.
+    pub async fn consumers(&self, queue: &str) -> u32 {
+        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        let found = self.channel.queue_declare(queue.into(), options, FieldTable::default()).await.expect("the queue");
+        found.consumer_count()
+    }
+
     /// Takes a message, if there is one.
     pub async fn take(&self, queue: &str) -> Option<BasicGetMessage> {
         let taken = self.channel.basic_get(queue.into(), BasicGetOptions::default()).await.expect("the queue")?;
         taken.acker.ack(BasicAckOptions::default()).await.expect("acknowledged");
         Some(taken)
     }
+}
+
+/// The arguments of a quorum queue that gives a message up after `deliveries` more than the first, and loses no dead
+/// letter on its way to the queue `dead`: RabbitMQ dead-letters at most once unless both of the last two are there.
+pub fn giving_up(deliveries: i32, dead: &str) -> [(&'static str, AMQPValue); 5] {
+    [
+        ("x-delivery-limit", AMQPValue::LongInt(deliveries)),
+        ("x-dead-letter-exchange", text("")),
+        ("x-dead-letter-routing-key", text(dead)),
+        ("x-dead-letter-strategy", text("at-least-once")),
+        ("x-overflow", text("reject-publish")),
+    ]
 }
 
 /// A text as AMQP's tables hold it.

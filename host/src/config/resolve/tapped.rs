@@ -13,10 +13,10 @@ use crate::config::raw::{RawConnect, RawNats, RawRabbitMq, RawSettle, RawSource}
 use crate::config::reader::{Field, Named};
 use crate::config::resolved::Route;
 use crate::config::tapped::{Tap, Tapped};
-use crate::config::units::{Count, Times, Written};
+use crate::config::units::{Count, Times, Written, show_duration};
 use crate::dispatch::nats::Address;
 use crate::ingress::nats::{self, DEFAULT_PREFETCH, Draft};
-use crate::ingress::rabbitmq::RabbitMq;
+use crate::ingress::rabbitmq::{LONGEST_DELAY, RabbitMq};
 use crate::ingress::source::{Connect, Settle};
 use crate::ingress::takes;
 use crate::message::RouteName;
@@ -70,6 +70,9 @@ impl Resolver<'_> {
                     let message = "keeps messages in order, which a broker that delivers them again does not: write \
                                    `settle: on_store`";
                     self.complain_of(&route_place, message);
+                }
+                if settle == Settle::OnDelivery && raw.rabbitmq.is_present() {
+                    self.bound_delays(route);
                 }
                 Some(route.name.clone())
             }
@@ -125,6 +128,21 @@ impl Resolver<'_> {
             .then(|| self.count(&place.key("delivery_limit"), raw.delivery_limit, 1..=u64::from(u32::MAX), 1));
         let Common { name, prefetch, settle, connect } = common;
         Some(RabbitMq { name, broker: broker?, queue: queue?, prefetch, settle, connect, delivery_limit })
+    }
+
+    /// A RabbitMQ source that settles on delivery holds what failed until its delay is over, and may not hold it for long.
+    fn bound_delays(&self, route: &Route) {
+        if route.envelope.max_delay > LONGEST_DELAY {
+            let routes = Place::ROOT.key("routes");
+            let route_place = routes.key(route.name.as_str());
+            let retry = route_place.key("retry");
+            let message = format!(
+                "a RabbitMQ source that settles on delivery feeds this route, and can keep no delay beyond {longest}, \
+                 since the broker waits no longer than half an hour: write {longest} or less, or `settle: on_store` there",
+                longest = show_duration(LONGEST_DELAY)
+            );
+            self.complain_of(&retry.key("max_delay"), message);
+        }
     }
 
     fn only_on_delivery(&self, place: &Place<'_>, is_present: bool, settle: Settle) {

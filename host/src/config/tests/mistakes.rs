@@ -336,6 +336,27 @@ fn mistakes_of_the_destination() {
     one_mistake("routes:\n  orders:", "2", "routes.orders", "write a section");
 }
 
+/// What a broker keeps is held until its delay is over, and RabbitMQ lets nobody hold anything for long.
+#[test]
+fn a_delay_beyond_what_a_broker_waits_is_refused_where_it_is_written() {
+    let text = |settle: &str, broker: &str, delay: &str| {
+        format!(
+            "sources:\n  pages: {{ route: engine, settle: {settle}, {broker} }}\nroutes:\n  engine:\n    destination: \
+             http://a.example.com\n    retry:\n      max_delay: {delay}"
+        )
+    };
+    let (rabbitmq, nats) =
+        ("rabbitmq: { url: 'amqp://a', queue: q }", "nats: { url: 'nats://a', stream: s, consumer: c }");
+    let key = "routes.engine.retry.max_delay";
+    one_mistake(&text("on_delivery", rabbitmq, "21m"), "7", key, "`21m`: a RabbitMQ source that settles on delivery");
+    one_mistake(&text("on_delivery", rabbitmq, "24h"), "7", key, "write 20m or less");
+    for (settle, broker, delay) in
+        [("on_delivery", rabbitmq, "20m"), ("on_store", rabbitmq, "24h"), ("on_delivery", nats, "24h")]
+    {
+        assert!(super::parse(&text(settle, broker, delay)).is_ok(), "{settle} {broker} {delay}");
+    }
+}
+
 #[test]
 fn more_header_fields_than_anybody_sends_are_refused() {
     let fields: String = (0..40_000).map(|number| format!("x-{number}: a, ")).collect();

@@ -3,9 +3,8 @@
 //! It waits for the stream's acknowledgement and says what came of it. Nothing is queued for a server that is away: an
 //! attempt that cannot be made now has failed now, and its route decides when the next one is.
 
-use std::collections::HashMap;
 use std::error::Error;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::jetstream;
@@ -19,6 +18,7 @@ use super::address::{Address, Target};
 use super::connection::{ConnectFailure, Connection};
 use super::headers;
 use crate::clock::Clock;
+use crate::dispatch::recent::Recent;
 use crate::message::Fault;
 
 /// How many servers are connected to at once. One more, and the connection that was used longest ago is let go.
@@ -81,20 +81,13 @@ pub enum Published {
 /// Publishes, over one connection for each server and user.
 pub struct Publisher {
     clock: Arc<dyn Clock>,
-    connections: Mutex<Connections>,
-}
-
-#[derive(Default)]
-struct Connections {
-    /// With when each was last used.
-    by_address: HashMap<Address, (u64, Arc<OnceCell<Connection>>)>,
-    uses: u64,
+    connections: Recent<Address, Arc<OnceCell<Connection>>>,
 }
 
 impl Publisher {
     /// A publisher without connections: each is made when it is first needed, and mends itself from then on.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, connections: Mutex::default() }
+        Self { clock, connections: Recent::new(MAX_CONNECTIONS) }
     }
 
     /// Publishes, and waits for the stream's word. Never fails: whatever goes wrong is said.
@@ -136,28 +129,8 @@ impl Publisher {
 
     /// The connection to `address`, made if there is none yet; many who want it at once make one.
     async fn connected(&self, address: &Address) -> Result<Connection, ConnectFailure> {
-        let place = self.place(address);
+        let place = self.connections.get(address, Arc::default);
         place.get_or_try_init(|| Connection::open(address, "backstop", LONGEST)).await.cloned()
-    }
-
-    /// The place of the connection to `address`.
-    fn place(&self, address: &Address) -> Arc<OnceCell<Connection>> {
-        let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
-        connections.uses += 1;
-        let now = connections.uses;
-        if let Some((used, connection)) = connections.by_address.get_mut(address) {
-            *used = now;
-            return Arc::clone(connection);
-        }
-        if connections.by_address.len() >= MAX_CONNECTIONS {
-            let oldest = connections.by_address.iter().min_by_key(|(_, (used, _))| *used);
-            if let Some(oldest) = oldest.map(|(address, _)| address.clone()) {
-                connections.by_address.remove(&oldest);
-            }
-        }
-        let connection = Arc::default();
-        connections.by_address.insert(address.clone(), (now, Arc::clone(&connection)));
-        connection
     }
 }
 

@@ -7,7 +7,7 @@ use lapin::options::BasicCancelOptions;
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use super::settle::Settling;
+use super::settle::{Fate, SAYING, Settling};
 use super::subscribe::Subscription;
 use super::{MOST_PREFETCH, Source};
 use crate::amqp::says;
@@ -18,6 +18,8 @@ pub(super) enum Ended {
     Stopped,
     /// It was lost, and why.
     Lost(String),
+    /// The queue does not count deliveries, and the source lives by their count.
+    Uncounted,
 }
 
 impl Source {
@@ -29,7 +31,11 @@ impl Source {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => break Ended::Stopped,
-                Some(ended) = in_hand.join_next() => report(&self.config.name, ended),
+                Some(ended) = in_hand.join_next() => {
+                    if self.fate(ended) == Some(Fate::Uncounted) {
+                        break Ended::Uncounted;
+                    }
+                }
                 next = consumer.next() => match next {
                     Some(Ok(delivery)) => {
                         // What was settled a moment ago may still be counted here, so that the broker is ahead of us
@@ -42,18 +48,24 @@ impl Source {
                     Some(Err(error)) => break Ended::Lost(says(&error)),
                     None => break Ended::Lost("the broker cancelled it: the queue was deleted or moved".to_owned()),
                 },
+                // A loss that comes while something is being settled is not always told to the consumer.
+                () = link.gone() => break Ended::Lost("the connection is gone".to_owned()),
             }
         };
         // Nobody waits for another try any more; what the intake has in hand is waited for.
         over.cancel();
         if matches!(ended, Ended::Stopped) {
-            let cancelled = channel.basic_cancel(consumer.tag(), BasicCancelOptions { nowait: true }).await;
-            if let Err(error) = cancelled {
-                tracing::debug!(source = self.config.name, why = says(&error), "the consumer was gone already");
+            tokio::select! {
+                cancelled = channel.basic_cancel(consumer.tag(), BasicCancelOptions { nowait: true }) => {
+                    if let Err(error) = cancelled {
+                        tracing::debug!(source = self.config.name, why = says(&error), "the consumer was gone already");
+                    }
+                }
+                () = self.clock.sleep(SAYING) => {}
             }
         }
         while let Some(ended) = in_hand.join_next().await {
-            report(&self.config.name, ended);
+            self.fate(ended);
         }
         drop(consumer);
         link.close().await;
@@ -68,12 +80,12 @@ impl Source {
             over: over.clone(),
         }
     }
-}
 
-/// A task that panicked leaves its delivery unsettled: it is in the broker's hand, which delivers it again after the
-/// next reconnection. It takes a place of the prefetch until then.
-fn report(source: &str, ended: Result<(), JoinError>) {
-    if let Err(error) = ended {
-        tracing::error!(source, %error, "a delivery could not be handled");
+    /// What a delivery came to. A task that panicked leaves its delivery unsettled: it is in the broker's hand, which
+    /// delivers it again after the next reconnection. It takes a place of the prefetch until then.
+    fn fate(&self, ended: Result<Fate, JoinError>) -> Option<Fate> {
+        ended
+            .inspect_err(|error| tracing::error!(source = self.config.name, %error, "a delivery could not be handled"))
+            .ok()
     }
 }

@@ -44,6 +44,8 @@ const MESSAGE_ID: HeaderName = HeaderName::from_static("message-id");
 
 /// Header names of the broker's that have a field of another form.
 const DELIVERY_COUNT: &str = "x-delivery-count";
+/// How often a message was taken, failed or not: from RabbitMQ 4.3 on, beside the count of failures or without it.
+const ACQUIRED_COUNT: &str = "x-acquired-count";
 
 /// What came with a delivery, but for the body.
 #[derive(Clone, Copy, Debug)]
@@ -85,6 +87,14 @@ pub fn brought(arrived: &Arrived<'_>, body: Bytes, delivery_limit: Option<u32>) 
         // The broker gives up a message that is given back once more than the limit allows.
         last_delivery: delivery_limit.is_some_and(|limit| delivered_before >= limit),
     }
+}
+
+/// Whether the queue counts deliveries, as far as this one tells. A quorum queue says how many there were from the second
+/// one on; a classic queue, only that there was one before. What was not delivered before tells nothing.
+pub(super) fn is_counted(arrived: &Arrived<'_>) -> bool {
+    let says =
+        |name: &str| arrived.properties.headers().as_ref().is_some_and(|headers| headers.inner().contains_key(name));
+    !arrived.redelivered || says(DELIVERY_COUNT) || says(ACQUIRED_COUNT)
 }
 
 /// The fields so far.

@@ -94,6 +94,16 @@ pub(in crate::store) async fn holds_stand_until_they_run_out(store: &dyn Store) 
     assert_eq!(store.holds(at(30)).await.unwrap(), []);
 }
 
+pub(in crate::store) async fn a_hold_is_written_down_without_a_message(store: &dyn Store) {
+    let hold = |host: &str, until| Hold { destination: format!("https://{host}"), until };
+    store.hold(hold("one", at(20))).await.unwrap();
+    store.hold(hold("two", at(10))).await.unwrap();
+    store.hold(hold("one", at(30))).await.unwrap();
+    store.hold(hold("one", at(25))).await.unwrap();
+    assert_eq!(store.holds(at(0)).await.unwrap(), [hold("one", at(30)), hold("two", at(10))]);
+    assert_eq!(store.holds(at(10)).await.unwrap(), [hold("one", at(30))]);
+}
+
 pub(in crate::store) async fn the_tally_counts_by_route_and_state(store: &dyn Store) {
     for number in 0..5 {
         accept(store, queued(number, if number < 3 { "orders" } else { "parcels" }, at(0))).await;

@@ -16,7 +16,7 @@ use super::order::{self, Member};
 use super::rows::{self, text, uuid};
 use crate::message::{MessageId, RouteName};
 use crate::store::encoding::{self, FinishColumns, millis, nanos};
-use crate::store::{Finish, Finished, StoreError};
+use crate::store::{Finish, Finished, Hold, StoreError};
 
 /// Finishes those whose lease is still held, each with a line in its journal. One that leaves its order is left out,
 /// unless that order is locked (`$19`).
@@ -315,6 +315,21 @@ async fn finish_alone(
     };
     connection.commit().await?;
     Ok(finished)
+}
+
+/// Writes a hold down. Of two holds on one destination the later end counts.
+///
+/// # Errors
+/// [`Failure`]
+pub(super) async fn hold(connection: Connection<'_>, hold: &Hold) -> Result<(), Failure> {
+    connection
+        .query(
+            "INSERT INTO holds AS h (destination, until) VALUES ($1, $2)
+             ON CONFLICT (destination) DO UPDATE SET until = excluded.until WHERE h.until < excluded.until",
+            &[&hold.destination, &millis(hold.until)],
+        )
+        .await?;
+    Ok(())
 }
 
 /// The order that the columns `order_route`, `order_key` and `place` name, if any.

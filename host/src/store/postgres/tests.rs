@@ -71,6 +71,7 @@ rules! {
     postgres_answers_none_for_an_unknown_message => acceptance::an_unknown_message_is_none;
     postgres_never_stores_one_id_twice => acceptance::one_id_is_never_stored_twice;
     postgres_keeps_holds_until_they_run_out => acceptance::holds_stand_until_they_run_out;
+    postgres_keeps_a_hold_of_no_message => acceptance::a_hold_is_written_down_without_a_message;
     postgres_tallies_by_route_and_state => acceptance::the_tally_counts_by_route_and_state;
     postgres_keeps_the_journal_in_order => acceptance::the_journal_grows_in_order;
     postgres_gives_each_message_to_one_claimer => leases::each_message_goes_to_one_claimer;

@@ -59,6 +59,7 @@ rules! {
     sqlite_answers_none_for_an_unknown_message => acceptance::an_unknown_message_is_none;
     sqlite_never_stores_one_id_twice => acceptance::one_id_is_never_stored_twice;
     sqlite_keeps_holds_until_they_run_out => acceptance::holds_stand_until_they_run_out;
+    sqlite_keeps_a_hold_of_no_message => acceptance::a_hold_is_written_down_without_a_message;
     sqlite_tallies_by_route_and_state => acceptance::the_tally_counts_by_route_and_state;
     sqlite_keeps_the_journal_in_order => acceptance::the_journal_grows_in_order;
     sqlite_gives_each_message_to_one_claimer => leases::each_message_goes_to_one_claimer;

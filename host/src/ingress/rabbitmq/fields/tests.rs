@@ -99,6 +99,19 @@ fn earlier_deliveries_are_counted_by_the_queue_or_else_guessed_from_the_flag() {
 }
 
 #[test]
+fn a_queue_that_does_not_count_is_known_by_its_second_delivery() {
+    let is_counted = |redelivered, header: Option<&str>| {
+        let headers = header.map(|name| table(&[(name, AMQPValue::LongLongInt(1))])).unwrap_or_default();
+        let properties = BasicProperties::default().with_headers(headers);
+        is_counted(&Arrived { queue: "q", exchange: "", routing_key: "q", redelivered, properties: &properties })
+    };
+    assert!(is_counted(false, None), "a first delivery tells nothing");
+    assert!(is_counted(true, Some("x-delivery-count")));
+    assert!(is_counted(true, Some("x-acquired-count")), "RabbitMQ 4.3, of what was given back and did not fail");
+    assert!(!is_counted(true, None) && !is_counted(true, Some("x-death")));
+}
+
+#[test]
 fn deaths_are_shown_as_json_newest_first_and_not_without_end() {
     let death = |count: i64, reason: &str| {
         AMQPValue::FieldTable(table(&[
