@@ -270,6 +270,9 @@ pub fn message_json(stored: &Stored, routes: &Routes) -> Value {
         shown["parked"] = json!(why);
     }
     shown["idempotency_key"] = json!(stored.message.idempotency_key);
+    if let Some(original) = stored.message.origin.original {
+        shown["original"] = json!(original);
+    }
     shown["journal"] = json!(stored.attempts);
     shown
 }

@@ -134,7 +134,8 @@ impl Problem {
 
     /// The message asked for is not in the store.
     pub fn unknown_message() -> Self {
-        let detail = "it was never stored (as what a waiting caller got is not), or ended longer ago than it is kept";
+        let detail = "it was never stored (as what a waiting caller got is not), ended longer ago than it is kept, or is \
+                      still half a message: those are at /v1/transactions/{id}";
         Self::new(Kind::UnknownMessage, detail)
     }
 

@@ -43,7 +43,7 @@ async fn scan_platform_feed_brings_each_new_and_changed_row_once_as_json() {
     let carried =
         ["content-type", "broker-kind", "broker-origin", "broker-sequence", "broker-subject", "idempotency-key"];
     let carried = carried.map(|name| first.header(name));
-    assert_eq!(carried, ["application/json", "feed", "public.scans", "1", "1", "\"public.scans 1 1\""]);
+    assert_eq!(carried, ["application/json", "feed", "public.scans", "1", "1", "\"changed-scans public.scans 1 1\""]);
 }
 
 /// The store's lane is full, and then the store is away: the feed waits in its place.
@@ -77,6 +77,45 @@ async fn scan_platform_feed_puts_a_row_aside_that_is_too_long() {
     assert_eq!(stage.ids(), [1, 3].into());
     let dead = eventually("the dead letter", async || host.messages("dead").await.pop()).await;
     assert!(dead["reason"].as_str().is_some_and(|reason| reason.contains("body_limit")), "{dead}");
+}
+
+/// A batch is bounded in bytes, too: what it leaves out is not passed over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn scan_platform_feed_reads_long_rows_a_few_at_a_time() {
+    let stage = Stage::with(SCANS).await;
+    stage.sql("INSERT INTO scans (id, state) SELECT n, repeat('x', 1500000) FROM generate_series(1, 11) AS n");
+    let _host = stage.host_on("sqlite:backstop.db", "body_limit: 2MiB, concurrency: 2", "cursor: changed").await;
+    stage.delivered(11).await;
+    assert_eq!(stage.ids(), (1..=11).collect());
+}
+
+/// Cursors that begin anew lie before what was read, and are not read. That is said, and seen.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn scan_platform_feed_says_that_a_table_was_begun_anew() {
+    let stage = Stage::with(SCANS).await;
+    let host = stage.host("cursor: changed").await;
+    stage.sql("INSERT INTO scans (id, state) SELECT n, 'old' FROM generate_series(1, 20) AS n");
+    stage.delivered(20).await;
+    assert!(stage::shown(&host).await["went_back"].is_null());
+    stage.sql("TRUNCATE scans RESTART IDENTITY; INSERT INTO scans (id, state) VALUES (1, 'new')");
+    eventually("it to be seen", async || (stage::shown(&host).await["went_back"] == true).then_some(())).await;
+    assert_eq!(host.log_lines("the largest cursor lies before what was read already").len(), 1);
+}
+
+/// Of a table that hides rows from its reader a feed would have holes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn scan_platform_feed_does_not_read_around_rows_that_are_hidden() {
+    let stage = Stage::with(SCANS).await;
+    stage.sql(
+        "ALTER TABLE scans ENABLE ROW LEVEL SECURITY; CREATE POLICY visible ON scans USING (id <> 2);
+         CREATE ROLE half_blind LOGIN PASSWORD 'a-password';
+         GRANT SELECT ON scans TO half_blind; INSERT INTO scans (id, state) VALUES (1, 'new'), (2, 'hidden')",
+    );
+    let reader = stage.url.replace("//backstop:", "//half_blind:");
+    let host = stage.host_reading(&reader, "sqlite:backstop.db", "", "cursor: changed").await;
+    let away = eventually("the refusal", async || stage::shown(&host).await["away"].as_str().map(str::to_owned)).await;
+    assert!(away.contains("row-level security"), "{away}");
+    assert!(stage.rows().is_empty());
 }
 
 /// Rows with the same cursor, and fewer at once than there are: they are told apart by their keys, whatever their type.

@@ -29,7 +29,7 @@ const ARCHIVE: &str = "/v1/archive";
 /// Messages on a page when the caller does not say, and at most.
 const PAGE: (usize, usize) = (100, 500);
 /// Bytes of bodies on a page; the message that goes beyond is its last.
-const BYTES: usize = 4 << 20;
+const BYTES: usize = 1 << 20;
 /// Lines that are read at once.
 const LINES: u32 = 1000;
 /// Lines that are looked at for a page, messages that are read for it, and bytes of their bodies, at most.
@@ -157,13 +157,12 @@ async fn sift(filter: &Arc<ArchiveFilter>, stored: Stored) -> Result<Option<Stor
 }
 
 fn shown(admin: &Admin, line: &ArchiveLine, stored: &Stored, whole: bool) -> Value {
-    let mut shown = if whole { message_json(stored, &admin.routes) } else { admin.shown(&stored.summary) };
+    let mut shown = message_json(stored, &admin.routes);
     shown["message_uid"] = json!(line.uid);
-    if let Some(original) = stored.message.origin.original {
-        shown["original"] = json!(original);
-    }
     if whole {
         shown["request"] = request_json(&stored.message.request);
+    } else if let Some(members) = shown.as_object_mut() {
+        members.remove("journal");
     }
     shown
 }

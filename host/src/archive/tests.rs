@@ -117,6 +117,13 @@ fn everything_that_is_said_must_be_so() {
 }
 
 #[test]
+fn long_numbers_that_differ_in_a_digit_are_not_the_same() {
+    let test: BodyTest = "/id=1234567890123456789".parse().unwrap();
+    assert!(test.holds(br#"{"id": 1234567890123456789}"#));
+    assert!(!test.holds(br#"{"id": 1234567890123456788}"#));
+}
+
+#[test]
 fn a_body_that_is_no_json_holds_nothing() {
     let test: BodyTest = "/a".parse().unwrap();
     for body in ["", "a", "{\"a\": 1", "{\"a\": 1} rest"] {

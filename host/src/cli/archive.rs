@@ -57,14 +57,14 @@ struct Which {
     /// Of this publish of an event: its message_uid.
     #[arg(long, value_name = "ID")]
     uid: Option<MessageId>,
-    /// With a verdict whose reason contains this text.
+    /// With a verdict whose reason contains this text, letters as they are.
     #[arg(long, value_name = "TEXT", value_parser = NonEmptyStringValueParser::new())]
     reason: Option<String>,
     /// Judged by the policy whose digest begins so.
     #[arg(long, value_name = "DIGEST")]
     policy: Option<PolicyDigest>,
-    /// With a JSON body that has this value at this JSON pointer, such as /order/country=NO, or has any value there, such
-    /// as /order/country; may be repeated.
+    /// With a JSON body that has this value at this JSON pointer, such as /order/country=NO, or has any string, number
+    /// or truth there, such as /order/country; may be repeated.
     #[arg(long, value_name = "/POINTER[=VALUE]")]
     body: Vec<BodyTest>,
     /// Newer than this message: to go on where an earlier command stopped. (A half message that was confirmed since may be

@@ -170,6 +170,9 @@ impl Show {
         if let Some(why) = parked {
             out!("parked     {why}");
         }
+        if let Some(original) = shown.get("original").and_then(Value::as_str) {
+            out!("again, of  {original}");
+        }
         out!("accepted   {}", summary.accepted_at);
         if let Some(due) = summary.due_at {
             out!("next due   {due}");

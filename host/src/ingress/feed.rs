@@ -38,7 +38,7 @@
 //!
 //! # What it costs
 //!
-//! In memory, for each partition that is held, a batch of rows as JSON: `batch` times the length of a row. One
+//! In memory, for each partition that is held, a batch of rows as JSON: `batch` of them, or 4 MiB and one row more. One
 //! connection to the table's database for each host. Each partition reads over the rows of the others, as the hash is
 //! not indexed: partitions are for hosts to share, not for speed. It refuses tables whose rows it could not tell apart,
 //! cursors that do not sort exactly, and standbys.

@@ -21,6 +21,10 @@ pub(super) fn standard_settlement(answer: &Response) -> Settlement {
     if answer.status != StatusCode::OK || answer.truncated {
         return Settlement::Unknown;
     }
+    // A list would be read in the order of the members.
+    if !answer.body.trim_ascii_start().starts_with(b"{") {
+        return Settlement::Unknown;
+    }
     serde_json::from_slice(&answer.body).map_or(Settlement::Unknown, |Answer { state }| state)
 }
 
@@ -35,6 +39,12 @@ mod tests {
     fn settled(status: u16, body: impl Into<Bytes>, truncated: bool) -> Settlement {
         let status = StatusCode::from_u16(status).unwrap();
         standard_settlement(&Response { status, headers: HeaderMap::new(), body: body.into(), truncated })
+    }
+
+    #[test]
+    fn a_list_says_nothing() {
+        assert_eq!(settled(200, r#"["committed"]"#, false), Settlement::Unknown);
+        assert_eq!(settled(200, " {\"state\": \"committed\"}", false), Settlement::Committed);
     }
 
     #[test]

@@ -142,7 +142,8 @@ pub(super) fn split(kept: &[Kept], claim: &PartitionClaim) -> Split {
     // One that has not begun sorts before all others. The keys of rows with the smallest cursor sort as their column
     // does, which the store does not know: those rows are read again, and known again.
     let smallest = kept.iter().map(|partition| partition.checkpoint.as_ref().map(|at| at.cursor)).min().flatten();
-    Split::Anew(smallest.map(|cursor| Checkpoint { cursor: cursor.saturating_sub(1), key: None }))
+    let before = smallest.and_then(|cursor: i64| cursor.checked_sub(1));
+    Split::Anew(before.map(|cursor| Checkpoint { cursor, key: None }))
 }
 
 /// The numbers of the partitions that the claiming host holds from now on: its own, and of the free ones as many as its
@@ -185,7 +186,7 @@ mod tests {
 
     prop_compose! {
         fn partition()(
-            owner in prop::option::of("[abc]"), until in 0_u64..2_000, cursor in prop::option::of(-5_i64..5),
+            owner in prop::option::of("[abc]"), until in 0_u64..2_000, cursor in prop::option::of(prop_oneof![-5_i64..5, Just(i64::MIN)]),
         ) -> (Option<Lease>, Option<Checkpoint>) {
             let lease = owner.map(|owner| Lease { owner: Owner(owner), until: Timestamp::from_millis(until) });
             (lease, cursor.map(|cursor| Checkpoint { cursor, key: Some("7".to_owned()) }))

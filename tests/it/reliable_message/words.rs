@@ -116,8 +116,9 @@ async fn reliable_message_that_cannot_be_delivered_is_refused_when_it_is_prepare
     for (body, status, detail) in [
         ("{".to_owned(), 400, "EOF"),
         (json!({ "route": "receipts", "massage": {} }).to_string(), 400, "massage"),
-        (json!({ "route": "nobody" }).to_string(), 404, "nobody"),
-        (json!({ "route": "plain" }).to_string(), 400, "check_back"),
+        (json!({ "route": "receipts" }).to_string(), 400, "missing field `message`"),
+        (json!({ "route": "nobody", "message": {} }).to_string(), 404, "nobody"),
+        (json!({ "route": "plain", "message": {} }).to_string(), 400, "check_back"),
         (json!({ "route": "receipts", "message": { "path": "/../admin" } }).to_string(), 400, "message.path"),
         (json!({ "route": "receipts", "message": { "body": "a", "json": 1 } }).to_string(), 400, "one of"),
         (json!({ "route": "receipts", "message": { "body": "a".repeat((1 << 20) + 1) } }).to_string(), 413, "1048576"),

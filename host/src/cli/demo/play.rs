@@ -153,8 +153,8 @@ impl Stage {
     async fn raise(&mut self, script: &Script) -> anyhow::Result<Host> {
         let config = script.config(self.folder.path(), self.checkout.policies())?;
         self.story.say(&heading("routes").then(Ink::Plain, script.file()));
-        for (written, played) in script.differences() {
-            self.story.say(&heading("").then(Ink::Plain, format!("`{written}` is played as `{played}`")));
+        for difference in script.differences() {
+            self.story.say(&heading("").then(Ink::Plain, difference.clone()));
         }
         super::build_policies(&self.checkout, &config, self.paper, &heading("policies")).await?;
         let engine = self.engine.insert(Engine::start(&config).await?);

@@ -1,6 +1,7 @@
 //! A partition being read: a batch of rows, each stored as a message, then the checkpoint; and again.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -77,7 +78,7 @@ impl Session {
                 () = end.cancelled() => break,
                 rows = self.batch(partition, place.as_ref(), upper) => rows?,
             };
-            let was_last = rows.len() < usize::from(self.settings.batch);
+            let Read { rows, was_last } = rows;
             let next = match self.store_all(partition, rows, end).await {
                 Batch { all: true, .. } if was_last => Some(Checkpoint { cursor: upper.0, key: None }),
                 Batch { up_to, .. } => up_to,
@@ -86,6 +87,7 @@ impl Session {
                 if !self.note(partition, &next, end).await {
                     break;
                 }
+                self.stored.store(true, Ordering::Relaxed);
                 self.show(partition, Some(&next));
                 place = Some(next);
             }
@@ -94,7 +96,8 @@ impl Session {
     }
 
     /// Reads the next rows of a partition, in order, up to `upper`.
-    async fn batch(&self, partition: u32, place: Option<&Checkpoint>, upper: Cursor) -> Result<Vec<Row>, FeedFailure> {
+    async fn batch(&self, partition: u32, place: Option<&Checkpoint>, upper: Cursor) -> Result<Read, FeedFailure> {
+        let _turn = self.batches.acquire().await.map_err(|_| FeedFailure::BrokeOff)?;
         let after = place.map(|place| Cursor(place.cursor));
         let key = place.and_then(|place| place.key.as_ref());
         let (after_what, parameters): (After, Vec<&(dyn ToSql + Sync)>) = match (&after, &key) {
@@ -103,6 +106,10 @@ impl Session {
             (Some(after), Some(key)) => (After::Row, vec![&upper, after, key]),
         };
         let rows = self.line.query(&self.table.batch(partition, after_what), &parameters).await?;
+        // Of a batch that is too long as a whole, only the beginning has come.
+        let there: i64 = rows.first().map_or(Ok(0), |row| row.try_get(4))?;
+        let is_whole = i64::try_from(rows.len()).is_ok_and(|come| come == there);
+        let was_last = is_whole && there < i64::from(self.settings.batch);
         let rows = rows.iter().map(|row| {
             Ok(Row {
                 cursor: row.try_get(0)?,
@@ -111,7 +118,7 @@ impl Session {
                 json: row.try_get(3)?,
             })
         });
-        rows.collect()
+        Ok(Read { rows: rows.collect::<Result<_, FeedFailure>>()?, was_last })
     }
 
     /// Has rows stored, however often that takes, until `end`.
@@ -152,7 +159,8 @@ impl Session {
     /// A row as the message that it becomes.
     fn brought(&self, partition: u32, row: Row) -> Brought {
         let table = self.settings.table.to_string();
-        let own = format!("{table} {} {}", row.cursor_text, row.key);
+        // The source is named because another one may read a table of that name in another database.
+        let own = format!("{} {table} {} {}", self.settings.name, row.cursor_text, row.key);
         let key = if is_key(&own) { own } else { hex(&Sha256::digest(own.as_bytes())) };
         let mut headers = HeaderMap::new();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -208,9 +216,19 @@ impl Session {
     }
 
     fn show(&self, partition: u32, place: Option<&Checkpoint>) {
+        if let Some(place) = place {
+            self.furthest.fetch_max(place.cursor, Ordering::Relaxed);
+        }
         let shown = place.map(|place| self.table.kind.shown(Cursor(place.cursor)));
         self.progress.at(partition, shown.unwrap_or_default());
     }
+}
+
+/// A batch.
+struct Read {
+    rows: Vec<Row>,
+    /// Whether there were no more.
+    was_last: bool,
 }
 
 /// What became of a batch.

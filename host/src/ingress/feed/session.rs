@@ -1,9 +1,9 @@
 //! One connection to the table's database, and what goes on over it: the fence moves up, partitions are held and read.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::Source;
@@ -19,6 +19,9 @@ use crate::clock::Clock;
 use crate::ingress::source::Intake;
 use crate::store::{Owner, Store};
 
+/// Batches read at once, of however many partitions.
+const BATCHES_AT_ONCE: usize = 4;
+
 /// A connection, and what works over it.
 pub(super) struct Session {
     pub(super) settings: Arc<Settings>,
@@ -31,8 +34,13 @@ pub(super) struct Session {
     pub(super) owner: Owner,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) progress: Arc<Progress>,
-    /// Whether the table has been read at all.
-    served: AtomicBool,
+    /// Batches that are read at once: they share the connection, and a statement's patience begins when it is sent.
+    pub(super) batches: Semaphore,
+    /// Whether the table has been looked at, and whether something of it was stored.
+    looked: AtomicBool,
+    pub(super) stored: AtomicBool,
+    /// The furthest cursor up to which anything was read, as far as this session knows.
+    pub(super) furthest: AtomicI64,
 }
 
 /// How a session ended.
@@ -57,8 +65,9 @@ impl Source {
         let line = Line::open(&settings.database, &self.clock).await?;
         let table = Table::look_up(&line, settings).await?;
         self.progress.connected();
-        // Another table, or another cursor, is another feed, and begins anew.
-        let feed = format!("{} {} {} {}", settings.name, settings.table, settings.cursor, table.cursor_type);
+        // Another table, cursor or key is another feed, and begins anew: rows are split and sorted by the key.
+        let Settings { name, table: of, cursor, key, .. } = &**settings;
+        let feed = format!("{name} {of} {cursor} {} {key} {}", table.cursor_type, table.key_type);
         Ok(Session {
             settings: Arc::clone(settings),
             table,
@@ -69,7 +78,10 @@ impl Source {
             owner: self.owner.clone(),
             clock: Arc::clone(&self.clock),
             progress: Arc::clone(&self.progress),
-            served: AtomicBool::new(false),
+            batches: Semaphore::new(BATCHES_AT_ONCE),
+            looked: AtomicBool::new(false),
+            stored: AtomicBool::new(false),
+            furthest: AtomicI64::new(i64::MIN),
         })
     }
 }
@@ -103,8 +115,15 @@ impl Session {
         }
         match failure {
             None => Ended::Stopped,
-            Some(failure) => Ended::Lost { failure, served: session.served.load(Ordering::Relaxed) },
+            Some(failure) => Ended::Lost { served: session.has_served(&failure), failure },
         }
+    }
+
+    /// Whether it went well before it failed. A server that answers, but to each batch with the same error, has not
+    /// served; one that is being shut down has.
+    fn has_served(&self, failure: &FeedFailure) -> bool {
+        let refused_for_good = matches!(failure, FeedFailure::Refused { code, .. } if !code.starts_with("57"));
+        self.stored.load(Ordering::Relaxed) || (self.looked.load(Ordering::Relaxed) && !refused_for_good)
     }
 
     /// Moves the cursor up to which rows may be read, until that fails.
@@ -117,12 +136,14 @@ impl Session {
             progress: &self.progress,
             longest_pause: *poll,
         };
+        let mut went_back = false;
         loop {
             let newest = match self.newest().await {
                 Ok(newest) => newest,
                 Err(failure) => return failure,
             };
-            self.served.store(true, Ordering::Relaxed);
+            self.looked.store(true, Ordering::Relaxed);
+            self.look_back(newest, &mut went_back);
             let known = *readable.borrow();
             if let Some(cursor) = newest
                 && known < newest
@@ -135,6 +156,24 @@ impl Session {
             }
             self.clock.sleep(*poll).await;
         }
+    }
+
+    /// Says once when the largest cursor lies before what was read already: rows that draw such cursors are not read.
+    fn look_back(&self, newest: Option<Cursor>, went_back: &mut bool) {
+        let read = Cursor(self.furthest.load(Ordering::Relaxed));
+        let is_back = newest.is_some_and(|newest| newest < read);
+        if is_back && !*went_back {
+            let Settings { name, table, .. } = &*self.settings;
+            let [newest, read] = [newest.unwrap_or(read), read].map(|cursor| self.table.kind.shown(cursor));
+            tracing::warn!(
+                source = name, %table, %newest, %read,
+                "the largest cursor lies before what was read already. If only rows were deleted, nothing is amiss; but if \
+                 the table was emptied, restored or replaced, or its cursors begin anew, rows are passed over: give the \
+                 source another name, and it begins anew, too"
+            );
+        }
+        *went_back = is_back;
+        self.progress.went_back(is_back);
     }
 
     /// The largest cursor that is visible; none: there are no rows.

@@ -25,6 +25,9 @@ pub struct Shown {
     /// What reading further waits for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waits_for: Option<Waiting>,
+    /// Whether the largest cursor lies before what was read already: rows that draw such cursors are not read.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub went_back: bool,
     /// Why the table cannot be read just now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub away: Option<String>,
@@ -81,6 +84,10 @@ impl Progress {
 
     pub(super) fn readable(&self, cursor: Value) {
         self.lock().readable = Some(cursor);
+    }
+
+    pub(super) fn went_back(&self, is_back: bool) {
+        self.lock().went_back = is_back;
     }
 
     pub(super) fn waits_for(&self, waiting: Option<Waiting>) {

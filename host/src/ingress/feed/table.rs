@@ -96,10 +96,14 @@ pub(super) struct Table {
     name: String,
     cursor: String,
     key: String,
-    key_type: String,
+    /// Its key's type, by name.
+    pub(super) key_type: String,
     partitions: u32,
     batch: u16,
 }
+
+/// Bytes of rows, as JSON, that come in one batch: the row that goes beyond is its last.
+const BATCH_BYTES: u32 = 4 << 20;
 
 /// What a batch comes after.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -188,7 +192,8 @@ impl Table {
         })
     }
 
-    /// The statement that reads a batch of a partition, up to the cursor `$1`: cursor, its text, key, row.
+    /// The statement that reads a batch of a partition, up to the cursor `$1`: cursor, its text, key, row, and how many
+    /// rows the batch would have, however long they are.
     pub(super) fn batch(&self, partition: u32, after: After) -> String {
         let Self { name, cursor, key, key_type, partitions, batch, .. } = self;
         let cursor_type = match self.kind {
@@ -210,10 +215,15 @@ impl Table {
             String::new()
         };
         format!(
-            "SELECT \"row\".{cursor}::{cursor_type}, \"row\".{cursor}::text, \"row\".{key}::text, \
-                 row_to_json(\"row\".*)::text
-             FROM {name} AS \"row\" WHERE \"row\".{cursor} <= $1::{cursor_type} {later} {ours}
-             ORDER BY \"row\".{cursor}, \"row\".{key} LIMIT {batch}"
+            "SELECT at, at_text, key_text, json, there FROM (
+                 SELECT *, count(*) OVER () AS there, sum(octet_length(json)) OVER (ORDER BY at, key
+                     ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before
+                 FROM (
+                     SELECT \"row\".{cursor}::{cursor_type} AS at, \"row\".{cursor}::text AS at_text,
+                         \"row\".{key} AS key, \"row\".{key}::text AS key_text, row_to_json(\"row\".*)::text AS json
+                     FROM {name} AS \"row\" WHERE \"row\".{cursor} <= $1::{cursor_type} {later} {ours}
+                     ORDER BY \"row\".{cursor}, \"row\".{key} LIMIT {batch}) AS batch) AS counted
+             WHERE coalesce(before, 0) < {BATCH_BYTES} ORDER BY at, key"
         )
     }
 }

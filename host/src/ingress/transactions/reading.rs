@@ -25,8 +25,7 @@ const MAX_HEADERS: usize = 1000;
 pub(super) struct Prepare {
     /// The route that will deliver it.
     pub(super) route: String,
-    /// What is to be delivered.
-    #[serde(default)]
+    /// What is to be delivered. A message without any part is an empty one, and has to be meant.
     pub(super) message: Asked,
 }
 

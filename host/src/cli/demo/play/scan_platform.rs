@@ -33,7 +33,7 @@ pub(super) fn script(engine: &str, owner: &str, broker: &Secret, [pages, dead]: 
         .at("amqp://127.0.0.1:5672/", "${env:BROKER_URL}")
         .variable("BROKER_URL", broker.clone())
         .at("queue: dead-pages", &format!("queue: {dead}"))
-        .at("queue: pages ", &format!("queue: {pages} "))
+        .at("queue: pages\n", &format!("queue: {pages}\n"))
         .but("max_delay: 60s", "max_delay: 4s")
         .without("changed-scans", "it follows a table, in a Postgres of yours")
 }

@@ -24,8 +24,8 @@ pub(super) struct Script {
     example: Example,
     text: String,
     variables: Vec<(&'static str, Secret)>,
-    /// What is written in the example, and what is played instead, as far as a person should know.
-    changes: Vec<(String, String)>,
+    /// What is played otherwise than the example has it, as far as a person should know.
+    changes: Vec<String>,
     /// The sources that are left out.
     silent: Vec<&'static str>,
     /// What was to be changed, and is not there.
@@ -50,14 +50,14 @@ impl Script {
 
     /// Where the example has `written`, `here` is played, so that it can be watched; the audience is told.
     pub(super) fn but(mut self, written: &str, here: &str) -> Self {
-        self.changes.push((written.to_owned(), here.to_owned()));
+        self.changes.push(format!("`{written}` is played as `{here}`"));
         self.at(written, here)
     }
 
     /// The source called `name` is left out, for this reason; the audience is told.
     pub(super) fn without(mut self, name: &'static str, why: &str) -> Self {
         self.silent.push(name);
-        self.changes.push((name.to_owned(), format!("nothing: {why}")));
+        self.changes.push(format!("the source `{name}` is left out: {why}"));
         self
     }
 
@@ -67,8 +67,8 @@ impl Script {
         self
     }
 
-    /// What is written, and what is played instead, beside addresses and names.
-    pub(super) fn differences(&self) -> &[(String, String)] {
+    /// What is played otherwise than it is written, beside addresses and names.
+    pub(super) fn differences(&self) -> &[String] {
         &self.changes
     }
 
@@ -128,7 +128,7 @@ mod tests {
         let urls: Vec<_> = config.routes.values().map(|route| route.destination.url.to_string()).collect();
         assert_eq!(urls, ["http://127.0.0.1:2/"]);
         assert!(script.differences().is_empty());
-        assert_eq!(Script::of(EXAMPLE).but("a:", "b:").differences(), [("a:".to_owned(), "b:".to_owned())]);
+        assert_eq!(Script::of(EXAMPLE).but("a:", "b:").differences(), ["`a:` is played as `b:`"]);
     }
 
     #[test]
