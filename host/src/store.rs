@@ -21,7 +21,7 @@ mod selecting;
 pub mod sqlite;
 mod transacting;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -293,6 +293,8 @@ pub struct LaneClaim {
 pub struct Claimed {
     /// The messages, now under the lease.
     pub messages: Vec<Message>,
+    /// Those of them that were not queued, but under a lease that ran out: they may still be being attempted.
+    pub lapsed: BTreeSet<MessageId>,
     /// For each lane asked: when what was not claimed is due. Absent when there is nothing.
     pub next_due: BTreeMap<RouteName, NextDue>,
 }

@@ -9,14 +9,10 @@ use crate::message::{Message, MessageId};
 use crate::store::{Finish, Finished, Then};
 
 impl Queue {
-    /// Attempts a message that is ours, on a task of its own.
+    /// Attempts a message that is ours, on a task of its own. An earlier attempt of the same message may not have heard
+    /// yet that its end is on disk, which is how it came to be claimed again.
     pub(super) fn start(self: &Arc<Self>, message: Message, lane: Arc<Lane>, mut permit: Permit, withheld: bool) {
-        if !self.leases.hold(message.id) {
-            // Its lease ran out while it is being attempted here (a clock set forward, a store away for long). The
-            // claim has renewed it; the attempt under way goes on.
-            tracing::warn!(message_id = %message.id, route = %message.route, "claimed a message that is being attempted");
-            return;
-        }
+        self.leases.hold(message.id);
         permit.begin(message.progress.attempts > 0, self.clock.now());
         if withheld {
             lane.count_withheld();

@@ -230,6 +230,13 @@ impl Queue {
                     // One whose lease lapsed is a retry that nobody reserved; the budget counts it all the same.
                     let right = (message.progress.attempts > 0).then(|| rights.retries.pop());
                     let withheld = right.is_some() && rights.lane.gate().is_withholding();
+                    if claimed.lapsed.contains(&message.id) && self.leases.holds(message.id) {
+                        // Its lease ran out while it is being attempted here (a clock set forward, a store away for
+                        // long). The claim has renewed it; the attempt under way goes on.
+                        let (id, route) = (message.id, message.route);
+                        tracing::warn!(message_id = %id, %route, "claimed a message that is being attempted");
+                        continue;
+                    }
                     self.start(message, Arc::clone(&rights.lane), permit, withheld);
                 }
                 None => tracing::error!(

@@ -1,8 +1,9 @@
 //! The leases this host holds: prolonged while their messages are attempted.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::clock::{Clock, Timestamp};
@@ -12,23 +13,39 @@ use crate::store::{Lease, Owner, Store};
 /// The messages held. Bounded by the sum of the routes' `concurrency`.
 #[derive(Default, Debug)]
 pub(super) struct Leases {
-    held: Mutex<HashSet<MessageId>>,
+    /// Each with how many attempts hold it: two, for the moment between an end on disk and its being heard of.
+    held: Mutex<HashMap<MessageId, usize>>,
     /// When they were prolonged last, or did not have to be, in milliseconds since the epoch.
     prolonged_at: AtomicU64,
 }
 
 impl Leases {
-    /// Holds a lease; false when it is held already, for an attempt that goes on.
-    pub(super) fn hold(&self, id: MessageId) -> bool {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner).insert(id)
+    /// Holds a message's lease for an attempt.
+    pub(super) fn hold(&self, id: MessageId) {
+        *self.locked().entry(id).or_default() += 1;
     }
 
+    /// Whether an attempt of this message holds its lease.
+    pub(super) fn holds(&self, id: MessageId) -> bool {
+        self.locked().contains_key(&id)
+    }
+
+    /// An attempt of this message is over.
     pub(super) fn let_go(&self, id: MessageId) {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        if let Entry::Occupied(mut attempts) = self.locked().entry(id) {
+            *attempts.get_mut() -= 1;
+            if *attempts.get() == 0 {
+                attempts.remove();
+            }
+        }
     }
 
     pub(super) fn held(&self) -> Vec<MessageId> {
-        self.held.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
+        self.locked().keys().copied().collect()
+    }
+
+    fn locked(&self) -> MutexGuard<'_, HashMap<MessageId, usize>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Prolongs every lease held, three times in its length, for ever. A lease that could not be prolonged saves

@@ -133,6 +133,19 @@ async fn a_lease_is_prolonged_while_its_attempt_lasts() {
 }
 
 #[tokio::test]
+async fn a_retry_waits_for_its_time_and_not_for_the_attempt_before_it_to_hear_that_it_is_over() {
+    let bench = Bench::with(vec![plain("a")]).await;
+    bench.store.answer_late();
+    bench.script("a", [Act::Answer(503)]);
+    let id = bench.accept("a").await;
+    bench.until(id, State::Delivered).await;
+    let taken = bench.clock.now().since(START);
+    assert!(taken < LEASE, "it is claimed when lanes are looked at, and attempted at once: {taken:?}");
+    let numbers: Vec<u32> = bench.store.journal(id).iter().map(|record| record.number).collect();
+    assert_eq!(numbers, [1, 2], "and nothing is taken for interrupted");
+}
+
+#[tokio::test]
 async fn a_retry_is_made_when_it_is_due_on_a_lane_that_was_at_its_concurrency() {
     let bench = Bench::with(vec![route("a", |route| route.concurrency = 1)]).await;
     let second = Duration::from_secs(1);

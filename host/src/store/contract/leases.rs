@@ -105,7 +105,10 @@ pub(in crate::store) async fn a_lease_that_ran_out_is_claimed_again(store: &dyn 
     assert!(early.messages.is_empty(), "it is still held");
     assert_eq!(first_due(&early), Some(at(10)), "its lease is what is waited for");
 
-    assert_eq!(claim_ids(store, "orders", 9, at(10), lease("b", at(60))).await, [id(1)]);
+    accept(store, queued(2, "orders", at(10))).await;
+    let later = claim(store, "orders", 9, at(10), lease("b", at(60))).await;
+    assert_eq!(later.messages.iter().map(|m| m.id).collect::<BTreeSet<_>>(), BTreeSet::from([id(1), id(2)]));
+    assert_eq!(later.lapsed, BTreeSet::from([id(1)]), "the other one was queued");
 }
 
 pub(in crate::store) async fn finishing_after_the_lease_was_lost_changes_nothing(store: &dyn Store) {

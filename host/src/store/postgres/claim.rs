@@ -76,8 +76,9 @@ pub(super) async fn claim_due(
     let taken = connection
         .query(CLAIM, &[&routes, &most, &retries, &millis(now), &lease.owner.0, &millis(lease.until)])
         .await?;
-    let lapsed: Vec<&Row> = taken.iter().filter(|row| rows::column::<bool>(row, "lapsed").unwrap_or(false)).collect();
-    interrupt(&connection, lapsed, now).await?;
+    let rows: Vec<&Row> = taken.iter().filter(|row| rows::column::<bool>(row, "lapsed").unwrap_or(false)).collect();
+    let lapsed = rows.iter().copied().map(rows::id).collect::<Result<_, _>>()?;
+    interrupt(&connection, rows, now).await?;
     let next_due = next_due(&connection, &routes, &taken).await?;
     connection.commit().await?;
 
@@ -93,7 +94,7 @@ pub(super) async fn claim_due(
         }
     }
     messages.sort_unstable_by_key(|(due, message)| (*due, message.id));
-    Ok(Claimed { messages: messages.into_iter().map(|(_, message)| message).collect(), next_due })
+    Ok(Claimed { messages: messages.into_iter().map(|(_, message)| message).collect(), lapsed, next_due })
 }
 
 async fn next_due(

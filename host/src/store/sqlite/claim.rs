@@ -29,7 +29,12 @@ pub(super) fn claim_due(
         for due in &taken {
             take(connection, due, now, lease)?;
             match load(connection, due.seq) {
-                Ok(message) => claimed.messages.push(message),
+                Ok(message) => {
+                    if due.lapsed {
+                        claimed.lapsed.insert(message.id);
+                    }
+                    claimed.messages.push(message);
+                }
                 Err(StoreError::Unusable(reason)) => {
                     let seq = due.seq;
                     tracing::error!(seq, route = %lane.route, reason, "a message cannot be read and is passed over");
