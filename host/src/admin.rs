@@ -71,17 +71,6 @@ pub struct Admin {
     pub token: Option<Secret>,
 }
 
-impl Admin {
-    /// A message in a list, with the reason why it is parked, if it is.
-    fn shown(&self, summary: &Summary) -> Value {
-        let mut shown = json!(summary);
-        if let Some(why) = parked::why(summary, &self.routes) {
-            shown["parked"] = json!(why);
-        }
-        shown
-    }
-}
-
 /// The admin API's paths.
 pub fn router(admin: Arc<Admin>) -> Router {
     let guarded = Router::new()
@@ -228,7 +217,7 @@ async fn list(Shared(admin): Shared<Arc<Admin>>, query: Result<Query<ListQuery>,
     };
     match listed {
         Ok(messages) => {
-            let messages: Vec<Value> = messages.iter().map(|summary| admin.shown(summary)).collect();
+            let messages: Vec<Value> = messages.iter().map(|summary| summary_json(summary, &admin.routes)).collect();
             Json(json!({ "messages": messages })).into_response()
         }
         Err(error) => store_problem(&error, "/v1/messages"),
@@ -263,16 +252,28 @@ pub async fn find(store: &dyn Store, id: &str) -> Result<Option<Stored>, StoreEr
     }
 }
 
-/// A message and its journal; and, where it is parked, why.
-pub fn message_json(stored: &Stored, routes: &Routes) -> Value {
-    let mut shown = json!(stored.summary);
-    if let Some(why) = parked::why(&stored.summary, routes) {
+/// A message's line; and, where it is parked, why.
+fn summary_json(summary: &Summary, routes: &Routes) -> Value {
+    let mut shown = json!(summary);
+    if let Some(why) = parked::why(summary, routes) {
         shown["parked"] = json!(why);
     }
+    shown
+}
+
+/// A message without its request and its journal.
+fn head_json(stored: &Stored, routes: &Routes) -> Value {
+    let mut shown = summary_json(&stored.summary, routes);
     shown["idempotency_key"] = json!(stored.message.idempotency_key);
     if let Some(original) = stored.message.origin.original {
         shown["original"] = json!(original);
     }
+    shown
+}
+
+/// A message and its journal; and, where it is parked, why.
+pub fn message_json(stored: &Stored, routes: &Routes) -> Value {
+    let mut shown = head_json(stored, routes);
     shown["journal"] = json!(stored.attempts);
     shown
 }

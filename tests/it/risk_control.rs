@@ -154,8 +154,10 @@ async fn risk_control_the_error_rate_alarm_fires_once_and_clears_once() {
     assert_eq!(events, ["alarm.fired", "alarm.cleared"]);
     // The log is written by a thread of its own, and may be a moment behind.
     eventually("the last word in the log", async || host.log_lines("alarm cleared: ").pop()).await;
-    let alarms = [host.log_lines("alarm: ").len(), host.log_lines("alarm cleared: ").len()];
-    assert_eq!(alarms, [1, 1], "said once each");
+    let [fired, cleared] = ["alarm: ", "alarm cleared: "].map(|words| host.log_lines(words));
+    assert_eq!((fired.len(), cleared.len()), (1, 1), "said once each");
+    assert!(fired[0].contains("ERROR backstop::alarm"), "{}", fired[0]);
+    assert!(cleared[0].contains("INFO backstop::alarm"), "{}", cleared[0]);
 }
 
 /// A caller that waits for an answer gets one: never a 202 for something that would then be delivered behind its back.

@@ -15,7 +15,7 @@ use http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Admin, find, message_json, request_json, store_problem};
+use super::{Admin, find, head_json, message_json, request_json, store_problem};
 use crate::archive::ArchiveFilter;
 use crate::clock::Timestamp;
 use crate::ingress::{COME_AGAIN, COME_LATER};
@@ -157,12 +157,11 @@ async fn sift(filter: &Arc<ArchiveFilter>, stored: Stored) -> Result<Option<Stor
 }
 
 fn shown(admin: &Admin, line: &ArchiveLine, stored: &Stored, whole: bool) -> Value {
-    let mut shown = message_json(stored, &admin.routes);
+    let shown_as = if whole { message_json } else { head_json };
+    let mut shown = shown_as(stored, &admin.routes);
     shown["message_uid"] = json!(line.uid);
     if whole {
         shown["request"] = request_json(&stored.message.request);
-    } else if let Some(members) = shown.as_object_mut() {
-        members.remove("journal");
     }
     shown
 }

@@ -67,36 +67,6 @@ async fn it_fires_and_clears_without_traffic_and_tells_each_once() {
     assert_eq!(body(&vendor.requests()[1])["event"], "alarm.cleared");
 }
 
-/// Everything that is logged while this is held, on this thread.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl std::io::Write for Log {
-    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(line);
-        Ok(line.len())
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-#[tokio::test]
-async fn it_writes_one_line_when_it_fires_and_one_when_it_clears() {
-    let (alarms, log) = (alarms(None), Log::default());
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
-    tracing::subscriber::with_default(subscriber, || {
-        fail(&alarms, 20, 0);
-        (61..70).for_each(|second| alarms.tick(at(second * 1000)));
-    });
-    let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
-    let [fired, cleared] = text.lines().collect::<Vec<_>>()[..] else { panic!("two lines, not {text}") };
-    assert!(fired.contains("ERROR backstop::alarm: alarm: 100.0 % of the attempts on route vendor failed"), "{fired}");
-    assert!(cleared.contains("INFO backstop::alarm: alarm cleared:"), "{cleared}");
-}
-
 #[tokio::test]
 async fn it_shows_where_it_stands() {
     let alarms = alarms(None);

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::AdminArgs;
-use super::messages::printable;
+use super::messages::{print_head, print_line, printable};
 use crate::archive::{ArchiveFilter, BodyTest, PolicyDigest};
 use crate::clock::{Clock as _, SystemClock, Timestamp};
 use crate::config::read_duration;
@@ -131,10 +131,10 @@ impl Query {
             match (self.json, shown) {
                 (true, _) => out!("{message}"),
                 (false, 0) => {
-                    out!("{:36}  {:16} {:9} {:>8}  {:24}  REASON", "ID", "ROUTE", "STATE", "ATTEMPTS", "ACCEPTED");
-                    print_line(&message)?;
+                    print_head();
+                    print_found(&message)?;
                 }
-                (false, _) => print_line(&message)?,
+                (false, _) => print_found(&message)?,
             }
             shown += 1;
         }
@@ -167,19 +167,12 @@ impl Export {
     }
 }
 
-fn print_line(message: &Value) -> anyhow::Result<()> {
+/// Prints a message's line, and which one it repeats.
+fn print_found(message: &Value) -> anyhow::Result<()> {
     let again = message.get("original").and_then(Value::as_str).map(|id| format!("again, of {id}: "));
     let message = Summary::deserialize(message)?;
-    out!(
-        "{:36}  {:16} {:9} {:>8}  {:24}  {}{}",
-        message.id.to_string(),
-        message.route,
-        message.state,
-        message.attempts,
-        message.accepted_at.to_string(),
-        again.unwrap_or_default(),
-        printable(&message.reason)
-    );
+    let reason = format!("{}{}", again.unwrap_or_default(), printable(&message.reason));
+    print_line(&message, message.state.as_str(), &reason);
     Ok(())
 }
 

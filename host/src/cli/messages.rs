@@ -124,7 +124,7 @@ impl List {
             out!("no messages fit");
             return Ok(ExitCode::SUCCESS);
         }
-        out!("{:36}  {:16} {:9} {:>8}  {:24}  REASON", "ID", "ROUTE", "STATE", "ATTEMPTS", "ACCEPTED");
+        print_head();
         for Listed { summary: message, parked } in &page.messages {
             let blocks = match &message.order_key {
                 Some(key) if message.state == State::Dead && message.turn == Some(Turn::Now) => {
@@ -132,15 +132,8 @@ impl List {
                 }
                 _ => String::new(),
             };
-            out!(
-                "{:36}  {:16} {:9} {:>8}  {:24}  {blocks}{}",
-                message.id.to_string(),
-                message.route,
-                if parked.is_some() { "parked" } else { message.state.as_str() },
-                message.attempts,
-                message.accepted_at.to_string(),
-                parked.as_ref().unwrap_or(&message.reason)
-            );
+            let state = if parked.is_some() { "parked" } else { message.state.as_str() };
+            print_line(message, state, &format!("{blocks}{}", parked.as_ref().unwrap_or(&message.reason)));
         }
         if page.messages.len() >= self.limit as usize
             && let Some(last) = page.messages.last()
@@ -219,6 +212,22 @@ struct Listed {
 /// What messages can be listed by.
 fn states() -> PossibleValuesParser {
     PossibleValuesParser::new(State::ALL.map(State::as_str).into_iter().chain(["parked"]))
+}
+
+/// Prints the head of a table of messages.
+pub(super) fn print_head() {
+    out!("{:36}  {:16} {:9} {:>8}  {:24}  REASON", "ID", "ROUTE", "STATE", "ATTEMPTS", "ACCEPTED");
+}
+
+/// Prints a message's line in such a table.
+pub(super) fn print_line(message: &Summary, state: &str, reason: &str) {
+    out!(
+        "{:36}  {:16} {state:9} {:>8}  {:24}  {reason}",
+        message.id.to_string(),
+        message.route,
+        message.attempts,
+        message.accepted_at.to_string()
+    );
 }
 
 /// Prints what is, or would be, delivered.

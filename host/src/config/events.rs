@@ -21,6 +21,14 @@ pub struct Events {
     pub dedupe: Option<Duration>,
 }
 
+impl Events {
+    /// Why the event is put aside without an attempt, if its data does not fit.
+    pub fn misfit(&self, event: &Event) -> Option<String> {
+        let misfit = self.schema.as_ref()?.schema().check(event).err()?;
+        Some(format!("the event does not fit the route's schema: {misfit}"))
+    }
+}
+
 /// Which events a route takes.
 #[derive(Clone, Debug)]
 pub enum Taken {

@@ -11,7 +11,8 @@ use super::*;
 use crate::alarm::Alarms;
 use crate::backoff::{Backoff, Growth, Jitter};
 use crate::clock::driven::{DrivenClock, START};
-use crate::config::{Destination, Idempotency, Mode, Protocol, Route};
+use crate::config::{Destination, Idempotency, Route};
+use crate::dispatch::vendor::route_to;
 use crate::dispatch::{Clients, CredentialId, Delivery, Notifier, Sent, Transport};
 use crate::message::{Envelope, MessageId, Origin, Outcome, Progress, Request, Response, State};
 use crate::policy::Catalog;
@@ -79,42 +80,20 @@ pub(crate) struct Bench {
 }
 
 pub(crate) fn route(name: &str, change: impl FnOnce(&mut Route)) -> Arc<Route> {
+    const DAY: Duration = Duration::from_secs(86_400);
+    let plain = route_to(&format!("http://{name}.test/"));
     let mut route = Route {
-        enabled: true,
         name: RouteName::new(name).unwrap(),
-        destination: Destination {
-            url: format!("http://{name}.test/").parse().unwrap(),
-            protocol: Protocol::Http,
-            timeout: Duration::from_secs(10),
-            response_limit: 1 << 20,
-            auth: None,
-            headers: Vec::new(),
-            allow: Vec::new(),
-        },
-        mode: Mode::Async,
-        policy: None,
         envelope: Envelope {
-            max_attempts: 5,
-            max_elapsed: Duration::from_secs(86_400),
-            min_delay: Duration::from_secs(1),
-            max_delay: Duration::from_secs(60),
+            max_elapsed: DAY,
             backoff: Backoff { growth: Growth::Exponential { factor: 2.0 }, jitter: Jitter::None },
-            retry_after_max: Duration::from_secs(3600),
-            renewable_credentials: false,
+            ..plain.envelope
         },
-        fallback: None,
-        alarm: None,
-        keep_dead: Duration::from_secs(86_400),
+        keep_dead: DAY,
         concurrency: 4,
-        rate: None,
-        breaker: None,
-        retry_budget: None,
-        order: None,
-        check_back: None,
         max_queued: 100,
-        body_limit: 1 << 20,
-        idempotency: Idempotency { required: false, keep: Duration::from_secs(86_400) },
-        events: None,
+        idempotency: Idempotency { required: false, keep: DAY },
+        ..plain
     };
     change(&mut route);
     Arc::new(route)

@@ -146,12 +146,10 @@ async fn misfit(route: &Arc<Route>, request: &Arc<Request>) -> Option<String> {
     let (route, request) = (Arc::clone(route), Arc::clone(request));
     // A body may be long.
     let held_against = tokio::task::spawn_blocking(move || {
-        let schema = route.events.as_ref()?.schema.as_ref()?.schema();
-        let events = event::read(&request.headers, &request.body).ok()?;
-        events.iter().find_map(|event| schema.check(event).err().map(|misfit| misfit.to_string()))
+        let said = route.events.as_ref()?;
+        event::read(&request.headers, &request.body).ok()?.iter().find_map(|event| said.misfit(event))
     });
-    let misfit = held_against.await.ok().flatten()?;
-    Some(format!("the event does not fit the route's schema: {misfit}"))
+    held_against.await.ok().flatten()
 }
 
 impl FromStr for Run {

@@ -1,7 +1,7 @@
 //! What Backstop carries beside relays that promise less, and beside proxies: one command, one run, one table.
 //!
 //! ```sh
-//! cargo run --release -p backstop-bench                 # the table of issue and README: contestants (a) to (e)
+//! cargo run --release -p backstop-bench                 # all contestants: (a) to (e)
 //! cargo run --release -p backstop-bench -- --isolation  # one of 50 destinations is a black hole
 //! cargo run --release -p backstop-bench -- --backlog    # a million delayed messages, and how cost grows
 //! ```

@@ -61,10 +61,7 @@ fn plan_one(event: Event, taking: &[(&Arc<Route>, &Events)]) -> Result<Planned, 
 }
 
 fn fate(event: &Event, events: &Events) -> Fate {
-    match events.schema.as_ref().map(|schema| schema.schema().check(event)) {
-        Some(Err(misfit)) => Fate::Dead(format!("the event does not fit the route's schema: {misfit}")),
-        Some(Ok(())) | None => Fate::Deliver,
-    }
+    events.misfit(event).map_or(Fate::Deliver, Fate::Dead)
 }
 
 pub(super) fn bad_event(bad: BadEvent) -> Problem {

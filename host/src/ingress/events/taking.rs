@@ -23,7 +23,7 @@ use crate::store::{Acceptance, Accepted, Entry, KeyClaim, KeyState};
 const STORED_AT_ONCE: usize = 64;
 
 /// A message that an event becomes on a route.
-struct Copy {
+struct Taking {
     /// Which event of the publish.
     event: usize,
     route: Arc<Route>,
@@ -55,13 +55,13 @@ impl Ingress {
     pub(super) async fn take_events(&self, planned: Vec<Planned>) -> Result<Response, Problem> {
         let now = self.clock.now();
         let mut events: Vec<Value> = Vec::with_capacity(planned.len());
-        let mut copies = Vec::new();
+        let mut takings = Vec::new();
         for (index, Planned { event, routes }) in planned.into_iter().enumerate() {
             let uid = MessageId::new(now);
             events.push(json!({ "id": event.id(), "source": event.source(), "message_uid": uid, "messages": [] }));
             let repeat = digest(&event);
             let request = Arc::new(event.into_request(Uuid::from_bytes(*uid.as_bytes())));
-            copies.extend(routes.into_iter().map(|(route, fate)| {
+            takings.extend(routes.into_iter().map(|(route, fate)| {
                 let message = Message {
                     id: MessageId::new(now),
                     route: route.name.clone(),
@@ -71,10 +71,10 @@ impl Ingress {
                     progress: Progress::default(),
                     origin: Origin { publish: Some(uid), original: None },
                 };
-                Copy { event: index, route, message, repeat, fate }
+                Taking { event: index, route, message, repeat, fate }
             }));
         }
-        let taking = copies.into_iter().map(|copy| self.take_copy(copy));
+        let taking = takings.into_iter().map(|taking| self.take_event(taking));
         let ended: Vec<Ended> = stream::iter(taking).buffered(STORED_AT_ONCE).collect().await;
         for one in &ended {
             if let Some(messages) = events.get_mut(one.event).and_then(|event| event["messages"].as_array_mut()) {
@@ -88,8 +88,8 @@ impl Ingress {
         }
     }
 
-    async fn take_copy(&self, copy: Copy) -> Ended {
-        let Copy { event, route, message, repeat, fate } = copy;
+    async fn take_event(&self, taking: Taking) -> Ended {
+        let Taking { event, route, message, repeat, fate } = taking;
         let taken = self.take_on(&route, message, repeat, fate).await;
         Ended { event, route, taken }
     }

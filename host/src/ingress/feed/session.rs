@@ -161,10 +161,12 @@ impl Session {
     /// Says once when the largest cursor lies before what was read already: rows that draw such cursors are not read.
     fn look_back(&self, newest: Option<Cursor>, went_back: &mut bool) {
         let read = Cursor(self.furthest.load(Ordering::Relaxed));
-        let is_back = newest.is_some_and(|newest| newest < read);
-        if is_back && !*went_back {
+        let back = newest.filter(|newest| *newest < read);
+        if let Some(newest) = back
+            && !*went_back
+        {
             let Settings { name, table, .. } = &*self.settings;
-            let [newest, read] = [newest.unwrap_or(read), read].map(|cursor| self.table.kind.shown(cursor));
+            let [newest, read] = [newest, read].map(|cursor| self.table.kind.shown(cursor));
             tracing::warn!(
                 source = name, %table, %newest, %read,
                 "the largest cursor lies before what was read already. If only rows were deleted, nothing is amiss; but if \
@@ -172,8 +174,8 @@ impl Session {
                  source another name, and it begins anew, too"
             );
         }
-        *went_back = is_back;
-        self.progress.went_back(is_back);
+        *went_back = back.is_some();
+        self.progress.went_back(*went_back);
     }
 
     /// The largest cursor that is visible; none: there are no rows.
