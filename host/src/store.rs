@@ -333,6 +333,9 @@ pub struct Finish {
     /// Whether those behind it in its order go on waiting if it ends dead: until it is redriven, discarded or no longer
     /// kept. Any other end lets the next one go.
     pub blocks: bool,
+    /// Whether something waits for this to be on disk, such as the next message of its order. If nothing does, the
+    /// store may take a few milliseconds over it, to write several at once.
+    pub is_awaited: bool,
 }
 
 /// What follows from an attempt.

@@ -77,7 +77,7 @@ impl Transport for Transports {
     async fn send(&self, delivery: Delivery) -> Sent {
         let watch = Stopwatch::start();
         let outcome = match &delivery.route.destination.protocol {
-            Protocol::Http => return self.http.send(delivery).await,
+            Protocol::Http => return self.http.deliver(&delivery).await,
             Protocol::Nats(target) => self.to_stream(target, &delivery).await,
             Protocol::RabbitMq(exchange) => self.to_exchange(exchange, &delivery).await,
         };

@@ -3,6 +3,7 @@
 //! It carries the caller's request faithfully and adds what the host must say. It knows nothing of policies or retries:
 //! whatever happens is an outcome.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,11 +49,9 @@ impl HttpTransport {
         let response = client.execute(request).await.map_err(|error| fault::of(&error, &url))?;
         answer::read(response, delivery.read, destination.response_limit, &url).await
     }
-}
 
-#[async_trait]
-impl Transport for HttpTransport {
-    async fn send(&self, delivery: Delivery) -> Sent {
+    /// Makes one attempt, as [`Transport::send`] does.
+    pub(super) async fn deliver(&self, delivery: &Delivery) -> Sent {
         let watch = Stopwatch::start();
         let mut credentials = CredentialId::default();
         // Counted on the monotonic clock: a wall clock that is set back must not stretch an attempt.
@@ -61,7 +60,9 @@ impl Transport for HttpTransport {
             Ok(Ok((auth, used))) => {
                 credentials = used;
                 let left = delivery.timeout.saturating_sub(watch.elapsed());
-                tokio::time::timeout(left, self.exchange(&delivery, auth))
+                // Pinned, so that what is large is not moved into the timeout.
+                let exchange = pin!(self.exchange(delivery, auth));
+                tokio::time::timeout(left, exchange)
                     .await
                     .unwrap_or_else(|_| Err(silence(Fault::Timeout, late("complete answer", delivery.timeout))))
             }
@@ -77,6 +78,13 @@ impl Transport for HttpTransport {
             Err(silence) => Outcome::Silence(silence),
         };
         Sent { outcome, credentials, latency }
+    }
+}
+
+#[async_trait]
+impl Transport for HttpTransport {
+    async fn send(&self, delivery: Delivery) -> Sent {
+        self.deliver(&delivery).await
     }
 
     fn expire_credentials(&self, destination: &Destination, used: CredentialId) {

@@ -38,7 +38,9 @@ impl Queue {
         let finishing = lane.finishing().await;
         drop(permit);
         let then = made.then(&message, self.clock.now());
-        let finished = self.finish(&message, made, then.clone()).await;
+        // The next message of its order waits for it, or the next attempt that is over.
+        let is_awaited = lane.route.order.is_some() || message.progress.hops > 0 || lane.is_finishing_at_most();
+        let finished = self.finish(&message, made, then.clone(), is_awaited).await;
         drop(finishing);
         if finished == Finished::LeaseLost {
             tracing::warn!(message_id = %message.id, route = %message.route, "lease lost: another host repeats this attempt");
@@ -92,7 +94,7 @@ impl Queue {
     }
 
     /// Writes the transition down, however often it takes: until it is on disk the message is not done.
-    async fn finish(&self, message: &Message, made: Made, then: Then) -> Finished {
+    async fn finish(&self, message: &Message, made: Made, then: Then, is_awaited: bool) -> Finished {
         let finish = Finish {
             id: message.id,
             owner: self.owner.clone(),
@@ -101,6 +103,7 @@ impl Queue {
             progress: made.progress,
             hold: made.hold,
             blocks: self.blocks(message),
+            is_awaited,
         };
         let mut wait = STORE_RETRY.0;
         loop {

@@ -126,6 +126,11 @@ impl Lane {
         self.standing.finishing.take().await
     }
 
+    /// Whether as many attempts are being written down as may be: one more waits for the first of them.
+    pub(super) fn is_finishing_at_most(&self) -> bool {
+        self.standing.finishing.is_full()
+    }
+
     /// The rights to make up to `most` attempts: the one the queue stood in line for, and what is free besides.
     pub(super) fn permits(&self, most: usize, now: Timestamp) -> Vec<Permit> {
         let mut permits = Vec::new();

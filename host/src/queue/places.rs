@@ -38,6 +38,11 @@ impl Places {
         Some(Place(Arc::clone(self)))
     }
 
+    /// Whether every place is taken.
+    pub(super) fn is_full(&self) -> bool {
+        self.free.available_permits() == 0
+    }
+
     /// A place, once it is this caller's turn. `None` never comes: places are not closed.
     pub(super) async fn take(self: &Arc<Self>) -> Option<Place> {
         self.free.acquire().await.ok()?.forget();

@@ -104,6 +104,7 @@ fn attempt(number: u32, reason: &str) -> AttemptRecord {
 /// What `by` writes of the message's only attempt.
 pub(in crate::store) fn finish(number: u64, by: &str, then: Then) -> Finish {
     Finish {
+        is_awaited: false,
         id: id(number),
         owner: owner(by),
         attempt: attempt(1, "busy"),

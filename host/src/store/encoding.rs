@@ -60,6 +60,9 @@ pub(super) const TURN_BEHIND: i64 = 2;
 
 const SENSITIVE: u8 = 1;
 
+/// As long as the JSON of an attempt usually is, in bytes, so that it is written without being moved.
+const USUAL_RECORD: usize = 640;
+
 /// An acceptance whose long parts are encoded already, so that whoever writes it need not.
 pub(super) struct EncodedAcceptance {
     pub(super) acceptance: Acceptance,
@@ -190,7 +193,9 @@ pub(super) fn nanos(delay: Duration) -> i64 {
 
 /// An attempt as the journal holds it.
 pub(super) fn encode_attempt(record: &AttemptRecord) -> Result<String, StoreError> {
-    serde_json::to_string(record).map_err(|error| StoreError::Unavailable(error.into()))
+    let mut written = Vec::with_capacity(USUAL_RECORD);
+    serde_json::to_writer(&mut written, record).map_err(|error| StoreError::Unavailable(error.into()))?;
+    String::from_utf8(written).map_err(|error| StoreError::Unavailable(error.into()))
 }
 
 /// An attempt from the journal.

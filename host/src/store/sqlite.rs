@@ -94,7 +94,9 @@ impl Store for SqliteStore {
 
     async fn finish(&self, finish: Finish) -> Result<Finished, StoreError> {
         let record = encoding::encode_attempt(&finish.attempt)?;
-        self.writer.run(0, move |connection| finish::finish(connection, &finish, &record)).await
+        let is_awaited = finish.is_awaited;
+        let work = move |connection: &rusqlite::Connection| finish::finish(connection, &finish, &record);
+        if is_awaited { self.writer.run(0, work).await } else { self.writer.run_in_company(work).await }
     }
 
     async fn extend_lease(&self, ids: Vec<MessageId>, lease: Lease) -> Result<Vec<MessageId>, StoreError> {

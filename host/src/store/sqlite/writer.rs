@@ -2,27 +2,38 @@
 //!
 //! It takes what waits, up to [`Bounds::group`] jobs or [`Bounds::group_bytes`] of bodies, runs it in one transaction,
 //! commits once, and only then replies. So many callers share one fsync, and nobody is answered before their change is
-//! on disk. A job that fails undoes its own changes alone: jobs hardly ever fail, so they run without savepoints, and
-//! when one does fail, the whole group is undone and run again with one for each. When the commit itself fails (a full
-//! disk, an I/O error) every job of the group fails, and the thread goes on with the next group.
+//! on disk. A job that nobody waits for (an attempt to be written down) does not call for a commit of its own: it lies
+//! by for [`Bounds::patience`] at the most, and joins the next commit that somebody does wait for. Under load there are
+//! half as many commits then, and far fewer pages are written more than once.
+//!
+//! A job that fails undoes its own changes alone: jobs hardly ever fail, so they run without savepoints, and when one
+//! does fail, the whole group is undone and run again with one for each. When the commit itself fails (a full disk, an
+//! I/O error) every job of the group fails, and the thread goes on with the next group.
 //!
 //! A caller that stops waiting does not stop its job. A claim nobody received lapses with its lease.
 
+use std::collections::VecDeque;
+use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use rusqlite::Connection;
 use tokio::sync::oneshot;
 
 use super::opening::HostLock;
+use crate::clock::Stopwatch;
 use crate::store::StoreError;
+
+/// Long enough that under load a commit comes along, and short beside the pause before any retry.
+const PATIENCE: Duration = Duration::from_millis(2);
 
 /// How much may wait, and how much shares a commit.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Bounds {
-    /// Jobs waiting; more are refused as saturated.
+    /// Jobs waiting, and as many again that lie by; more are refused as saturated.
     pub(super) queue: usize,
     /// Bytes of bodies waiting; a job that brings more is refused as saturated, unless it is the only one.
     pub(super) queue_bytes: usize,
@@ -30,18 +41,21 @@ pub(super) struct Bounds {
     pub(super) group: usize,
     /// Bytes of bodies after which no further job joins a commit: the log never holds much more than this at once.
     pub(super) group_bytes: usize,
+    /// How long a job lies by that nobody waits for.
+    pub(super) patience: Duration,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { queue: 8192, queue_bytes: 256 << 20, group: 512, group_bytes: 16 << 20 }
+        Self { queue: 8192, queue_bytes: 256 << 20, group: 512, group_bytes: 16 << 20, patience: PATIENCE }
     }
 }
 
 /// The handle of the writing thread.
 #[derive(Debug)]
 pub(super) struct Writer {
-    queue: RwLock<Option<SyncSender<Box<dyn Job>>>>,
+    queue: RwLock<Option<SyncSender<Call>>>,
+    lying_by: Arc<LyingBy>,
     waiting_bytes: Arc<AtomicUsize>,
     bounds: Bounds,
     thread: Mutex<Option<JoinHandle<Result<(), StoreError>>>>,
@@ -53,19 +67,21 @@ impl Writer {
     /// # Errors
     /// [`StoreError::Unavailable`] when no thread can be had.
     pub(super) fn start(connection: Connection, lock: HostLock, bounds: Bounds) -> Result<Self, StoreError> {
-        let (queue, jobs) = sync_channel(bounds.queue);
-        let waiting_bytes = Arc::new(AtomicUsize::new(0));
+        let (queue, calls) = sync_channel(bounds.queue);
+        let (lying_by, waiting_bytes) = (Arc::new(LyingBy::default()), Arc::new(AtomicUsize::new(0)));
+        let jobs = Jobs { calls, lying_by: Arc::clone(&lying_by), bounds };
         let waiting = Arc::clone(&waiting_bytes);
         let thread = std::thread::Builder::new()
             .name("store-writer".to_owned())
             .spawn(move || {
-                serve(&connection, &lock, &jobs, &waiting, bounds);
+                serve(&connection, &lock, &jobs, &waiting);
                 let ending = finish(connection);
                 drop(lock);
                 ending
             })
             .map_err(|error| StoreError::Unavailable(error.into()))?;
-        Ok(Self { queue: RwLock::new(Some(queue)), waiting_bytes, bounds, thread: Mutex::new(Some(thread)) })
+        let (queue, thread) = (RwLock::new(Some(queue)), Mutex::new(Some(thread)));
+        Ok(Self { queue, lying_by, waiting_bytes, bounds, thread })
     }
 
     /// Has `work` done in the next commit, and answers once that is on disk. `weight` is how many bytes of bodies it
@@ -84,6 +100,39 @@ impl Writer {
         answer.await.unwrap_or_else(|_| Err(closed()))
     }
 
+    /// As [`Writer::run`], but for work that nobody waits for: it is done before any that is enqueued after it, in the
+    /// commit that those call for, and after [`Bounds::patience`] at the latest. It carries no body.
+    ///
+    /// # Errors
+    /// As [`Writer::run`].
+    pub(super) async fn run_in_company<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: FnMut(&Connection) -> Result<T, StoreError> + Send + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        self.lay_by(Box::new(Task { weight: 0, work, result: None, reply }))?;
+        answer.await.unwrap_or_else(|_| Err(closed()))
+    }
+
+    fn lay_by(&self, job: Box<dyn Job>) -> Result<(), StoreError> {
+        let queue = self.queue.read().unwrap_or_else(PoisonError::into_inner);
+        let queue = queue.as_ref().ok_or_else(closed)?;
+        let mut lying_by = self.lying_by.locked();
+        if lying_by.len() >= self.bounds.queue {
+            return Err(StoreError::Saturated);
+        }
+        // The thread is told of the first one only, since it is being woken up for each that is to be saved. Where the
+        // queue is full it is awake.
+        if lying_by.is_empty()
+            && let Err(TrySendError::Disconnected(_)) = queue.try_send(Call::LookBeside)
+        {
+            return Err(closed());
+        }
+        lying_by.push_back(job);
+        Ok(())
+    }
+
     fn enqueue(&self, job: Box<dyn Job>) -> Result<(), StoreError> {
         let weight = job.weight();
         let queue = self.queue.read().unwrap_or_else(PoisonError::into_inner);
@@ -92,7 +141,7 @@ impl Writer {
         let sent = if weight > 0 && before > 0 && before.saturating_add(weight) > self.bounds.queue_bytes {
             Err(StoreError::Saturated)
         } else {
-            queue.try_send(job).map_err(|refused| match refused {
+            queue.try_send(Call::Do(job)).map_err(|refused| match refused {
                 TrySendError::Full(_) => StoreError::Saturated,
                 TrySendError::Disconnected(_) => closed(),
             })
@@ -181,23 +230,89 @@ where
     }
 }
 
-/// Serves until no caller is left and nothing waits.
-fn serve(
-    connection: &Connection,
-    lock: &HostLock,
-    jobs: &Receiver<Box<dyn Job>>,
-    waiting_bytes: &AtomicUsize,
+/// What the thread is called for.
+enum Call {
+    Do(Box<dyn Job>),
+    /// Something lies by.
+    LookBeside,
+}
+
+/// Jobs that nobody waits for, in the order they came.
+#[derive(Default)]
+struct LyingBy(Mutex<VecDeque<Box<dyn Job>>>);
+
+impl fmt::Debug for LyingBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LyingBy").finish_non_exhaustive()
+    }
+}
+
+impl LyingBy {
+    fn locked(&self) -> MutexGuard<'_, VecDeque<Box<dyn Job>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What there is for the thread to do.
+struct Jobs {
+    calls: Receiver<Call>,
+    lying_by: Arc<LyingBy>,
     bounds: Bounds,
-) {
-    let mut group: Vec<Box<dyn Job>> = Vec::with_capacity(bounds.group);
-    while let Ok(first) = jobs.recv() {
-        let mut bytes = first.weight();
-        group.push(first);
-        while group.len() < bounds.group && bytes < bounds.group_bytes {
-            let Ok(next) = jobs.try_recv() else { break };
-            bytes = bytes.saturating_add(next.weight());
-            group.push(next);
+}
+
+impl Jobs {
+    /// Waits until something is to be done, and takes what shares its commit: what lay by first. None when no caller is
+    /// left and nothing waits.
+    fn next_group(&self) -> Option<Vec<Box<dyn Job>>> {
+        loop {
+            let first = self.first_call();
+            let is_over = matches!(first, Err(RecvTimeoutError::Disconnected));
+            let group = self.group_with(first.ok());
+            if is_over || !group.is_empty() {
+                return (!group.is_empty()).then_some(group);
+            }
         }
+    }
+
+    /// Waits for a job that calls for a commit, or until something has lain by for long enough.
+    fn first_call(&self) -> Result<Box<dyn Job>, RecvTimeoutError> {
+        let mut lying_by = (!self.lying_by.locked().is_empty()).then(Stopwatch::start);
+        loop {
+            let call = match lying_by {
+                None => self.calls.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(since) => self.calls.recv_timeout(self.bounds.patience.saturating_sub(since.elapsed())),
+            };
+            match call? {
+                Call::Do(job) => return Ok(job),
+                Call::LookBeside => lying_by = lying_by.or_else(|| Some(Stopwatch::start())),
+            }
+        }
+    }
+
+    /// What shares a commit with `first`.
+    fn group_with(&self, first: Option<Box<dyn Job>>) -> Vec<Box<dyn Job>> {
+        let mut called = Vec::from_iter(first);
+        let mut bytes: usize = called.iter().map(|job| job.weight()).sum();
+        while called.len() < self.bounds.group && bytes < self.bounds.group_bytes {
+            match self.calls.try_recv() {
+                Ok(Call::Do(job)) => {
+                    bytes = bytes.saturating_add(job.weight());
+                    called.push(job);
+                }
+                Ok(Call::LookBeside) => {}
+                Err(_) => break,
+            }
+        }
+        let mut lying_by = self.lying_by.locked();
+        let most = lying_by.len().min(self.bounds.group);
+        lying_by.drain(..most).chain(called).collect()
+    }
+}
+
+/// Serves until no caller is left and nothing waits.
+fn serve(connection: &Connection, lock: &HostLock, jobs: &Jobs, waiting_bytes: &AtomicUsize) {
+    while let Some(mut group) = jobs.next_group() {
+        let bytes = group.iter().map(|job| job.weight()).sum();
         // Looked at before, so that nothing is written that would be gone; and after, so that nothing is promised.
         let committed = lock.check().and_then(|()| commit(connection, &mut group)).and_then(|()| lock.check());
         let committed = committed.map_err(Arc::new);
@@ -205,7 +320,7 @@ fn serve(
             tracing::error!(%error, jobs = group.len(), "a commit failed: none of its changes are stored");
         }
         waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
-        for job in group.drain(..) {
+        for job in group {
             job.reply(committed.clone());
         }
     }

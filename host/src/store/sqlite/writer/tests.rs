@@ -104,6 +104,51 @@ async fn what_waits_shares_a_commit() {
     assert!(written < 20, "{written} pages were written for 200 jobs");
 }
 
+/// As [`insert()`], for nobody who waits.
+async fn insert_in_company(writer: &Writer, n: i64) -> Result<(), StoreError> {
+    let work = move |connection: &Connection| {
+        connection.execute("INSERT INTO numbers (n) VALUES (?1)", [n])?;
+        Ok(())
+    };
+    writer.run_in_company(work).await
+}
+
+#[tokio::test]
+async fn what_nobody_waits_for_joins_the_next_commit_that_is_called_for_and_comes_first_in_it() {
+    let (_place, writer) = writer(Bounds { patience: Duration::from_secs(600), ..Bounds::default() });
+    let lying_by = insert_in_company(&writer, 1);
+    // It refers to the one that lies by, and could not be committed without it.
+    let (company, called) = tokio::join!(lying_by, insert(&writer, 2, Some(1)));
+    company.unwrap();
+    called.unwrap();
+
+    let (company, called) = tokio::join!(insert_in_company(&writer, 3), insert(&writer, 4, Some(99)));
+    assert!(company.is_err() && called.is_err(), "they share a commit, and its failure");
+    assert_eq!(numbers(&writer).await, [1, 2]);
+}
+
+#[tokio::test]
+async fn what_nobody_waits_for_is_done_when_nothing_else_is() {
+    let (_place, writer) = writer(Bounds::default());
+    for n in 1..=3 {
+        insert_in_company(&writer, n).await.unwrap();
+    }
+    let (go_on, _blocked) = busy(&writer);
+    let release = async { drop(go_on) };
+    let (inserted, ()) = tokio::join!(join_all((4..=2000).map(|n| insert_in_company(&writer, n))), release);
+    assert!(inserted.iter().all(Result::is_ok), "more than share a commit");
+    assert_eq!(numbers(&writer).await.len(), 2000);
+}
+
+#[tokio::test]
+async fn no_more_may_lie_by_than_may_wait() {
+    let (_place, writer) = writer(Bounds { queue: 2, ..Bounds::default() });
+    let (go_on, _blocked) = busy(&writer);
+    let release = async { drop(go_on) };
+    let (inserted, ()) = tokio::join!(join_all((1..=3).map(|n| insert_in_company(&writer, n))), release);
+    assert!(matches!(inserted[..], [Ok(()), Ok(()), Err(StoreError::Saturated)]), "{inserted:?}");
+}
+
 #[tokio::test]
 async fn more_jobs_than_may_wait_are_refused() {
     let (_place, writer) = writer(Bounds { queue: 2, ..Bounds::default() });
@@ -143,8 +188,9 @@ async fn stopping_does_what_waits_first() {
         drop(go_on);
         tokio::task::spawn_blocking(move || ending.wait()).await.unwrap()
     };
-    let (inserted, stopped) = tokio::join!(insert(&writer, 1, None), stop);
-    inserted.unwrap();
+    let (called, company, stopped) = tokio::join!(insert(&writer, 1, None), insert_in_company(&writer, 2), stop);
+    called.unwrap();
+    company.unwrap();
     stopped.unwrap();
     assert!(matches!(insert(&writer, 2, None).await, Err(StoreError::Unavailable(_))));
 }
