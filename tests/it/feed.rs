@@ -5,6 +5,7 @@ mod hosts;
 mod late_commits;
 mod stage;
 mod unfit;
+mod unreadable;
 
 use std::collections::BTreeSet;
 

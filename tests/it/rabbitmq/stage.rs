@@ -193,6 +193,10 @@ impl Intake for Told {
         self.answer(brought, &self.store).await
     }
 
+    async fn put_aside(&self, _: Brought, _: String) -> Stored {
+        unreachable!("a broker's message can be read")
+    }
+
     async fn deliver(&self, brought: Brought) -> Settlement {
         self.answer(brought, &self.deliver).await
     }

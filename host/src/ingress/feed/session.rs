@@ -122,7 +122,11 @@ impl Session {
     /// Whether it went well before it failed. A server that answers, but to each batch with the same error, has not
     /// served; one that is being shut down has.
     fn has_served(&self, failure: &FeedFailure) -> bool {
-        let refused_for_good = matches!(failure, FeedFailure::Refused { code, .. } if !code.starts_with("57"));
+        let refused_for_good = match failure {
+            FeedFailure::Refused { code, .. } => !code.starts_with("57"),
+            FeedFailure::Unreadable(_) => true,
+            _ => false,
+        };
         self.stored.load(Ordering::Relaxed) || (self.looked.load(Ordering::Relaxed) && !refused_for_good)
     }
 
