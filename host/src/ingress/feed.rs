@@ -71,6 +71,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio_util::sync::CancellationToken;
 
 use self::session::Ended;
+use super::contact::Contact;
 use super::source::Intake;
 use crate::amqp::in_words;
 use crate::clock::Clock;
@@ -95,7 +96,9 @@ pub struct Source {
     pub owner: Owner,
     /// The time.
     pub clock: Arc<dyn Clock>,
-    /// How it stands, for onlookers.
+    /// How it stands with the table's database, for onlookers.
+    pub contact: Arc<Contact>,
+    /// How far it has come, for onlookers.
     pub progress: Arc<Progress>,
 }
 
@@ -131,6 +134,7 @@ impl Source {
             };
             let failure = match connected {
                 Ok(session) => {
+                    self.contact.connected(self.clock.now());
                     tracing::info!(source = name, %table, partitions = self.settings.partitions, "reading the table");
                     if !session.table.cursor_is_indexed && !unindexed_is_said.swap(true, Ordering::Relaxed) {
                         let cursor = &self.settings.cursor;
@@ -149,7 +153,8 @@ impl Source {
             };
             failed = failed.saturating_add(1);
             let why = in_words(&failure);
-            self.progress.lost(&why);
+            self.contact.away(&why, self.clock.now());
+            self.progress.lost();
             if connect.retries.is_some_and(|retries| failed > retries) {
                 return Err(SourceError {
                     name: name.clone(),

@@ -1,7 +1,7 @@
 //! Tables that cannot be fed from: the source says why, in a sentence.
 
 use backstop_tests::postgres::Stop;
-use backstop_tests::{Postgres, Setup, Vendor, eventually};
+use backstop_tests::{Postgres, Setup, Vendor};
 
 use super::stage::{SCANS, Stage};
 
@@ -12,11 +12,7 @@ async fn says(url: &str, feed: &str) -> String {
         format!("{{ scans: {{ route: scans, connect: {{ retries: 0 }}, feed: {{ url: '{url}', {feed} }} }} }}");
     let setup = Setup::routes(&format!("scans: {{ destination: '{vendor}' }}"));
     let host = setup.setting("sources", &sources).start().await;
-    eventually("the source to give up", async || {
-        let sources = host.admin("/v1/sources").await;
-        sources["sources"][0]["gave_up"].as_str().map(str::to_owned)
-    })
-    .await
+    host.source_until("gave_up").await["last_error"]["why"].as_str().unwrap_or_default().to_owned()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use backstop_tests::{Host, Postgres, eventually};
 use serde_json::Value;
 
-use super::stage::{self, Stage};
+use super::stage::Stage;
 
 /// Scans whose mood is written as JSON by a cast of its own, which some moods have raise an exception that quotes them.
 /// No index begins with the cursor, so that the server writes every row as JSON before it sorts and counts them.
@@ -50,6 +50,7 @@ async fn scan_platform_feed_puts_a_row_aside_that_cannot_be_read_and_goes_on_in_
     assert_eq!(ids, (1..=20).filter(|id| *id != 7).collect::<Vec<_>>());
 
     assert_eq!(put_aside(&host, 1).await, [7].into());
+    assert_eq!(host.source_until("connected").await["brought"]["put_aside"], 1);
     let dead = host.messages("dead").await.remove(0);
     let reason = dead["reason"].as_str().unwrap_or_default();
     assert!(reason.contains("an exception that a function raised (SQLSTATE P0001)"), "{reason}");
@@ -104,7 +105,7 @@ async fn scan_platform_feed_puts_no_row_aside_for_a_fault_of_its_table() {
     replaced("PERFORM no_such_function();");
     let host = stage.host("cursor: changed").await;
     stage.sql("INSERT INTO scans (id, mood) SELECT n, 'calm' FROM generate_series(1, 3) AS n");
-    let away = eventually("the refusal", async || stage::shown(&host).await["away"].as_str().map(str::to_owned)).await;
+    let away = host.source_until("away").await["last_error"]["why"].to_string();
     assert!(away.contains("no_such_function"), "{away}");
     replaced("");
     stage.delivered(3).await;

@@ -64,7 +64,6 @@ impl Source {
         let settings = &self.settings;
         let line = Line::open(&settings.database, &self.clock).await?;
         let table = Table::look_up(&line, settings).await?;
-        self.progress.connected();
         // Another table, cursor or key is another feed, and begins anew: rows are split and sorted by the key.
         let Settings { name, table: of, cursor, key, .. } = &**settings;
         let feed = format!("{name} {of} {cursor} {} {key} {}", table.cursor_type, table.key_type);
