@@ -37,7 +37,7 @@ pub use events::{EventSchema, Events, Taken};
 use interpolate::Noting;
 pub use interpolate::{Machine, Surroundings};
 pub use limits::{Breaker, OnFailure, Order, OrderKey, Rate, RetryBudget};
-pub(crate) use problem::Place;
+pub(crate) use problem::{Place, nearest};
 pub use problem::{Problem, Problems};
 pub(crate) use raw::RawPolicyLimits;
 pub(crate) use reader::{Field, Named, Shorthand};

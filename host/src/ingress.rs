@@ -4,6 +4,8 @@
 //! It judges nothing and sends nothing; it takes responsibility (a 202 only after the commit), or refuses with a
 //! problem that says why.
 
+pub mod contact;
+mod counted;
 mod events;
 pub mod feed;
 mod intake;

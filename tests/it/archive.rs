@@ -286,3 +286,17 @@ async fn event_pipeline_what_cannot_be_published_again_is_told() {
     );
     assert_eq!(host.message(&queued).await["state"], "queued");
 }
+
+/// A slip of the pen in a route's name finds nothing, which is no news; that nobody knows the route is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn event_pipeline_a_route_that_nobody_knows_is_told_of_beside_an_archive_that_has_none_of_it() {
+    let vendor = Vendor::answering([]).await;
+    let host = bus(&vendor, SQLITE).await;
+    let said = async |route: &str| {
+        let output = host.try_cli(&["archive", "query", "--json", "--route", route]).await;
+        assert!(output.status.success() && output.stdout.is_empty(), "{output:?}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    assert!(said("al").await.contains("did you mean `all`?"), "{}", said("al").await);
+    assert_eq!(said("all").await, "", "it is configured");
+}

@@ -5,6 +5,7 @@ mod hosts;
 mod late_commits;
 mod stage;
 mod unfit;
+mod unreadable;
 
 use std::collections::BTreeSet;
 
@@ -113,7 +114,7 @@ async fn scan_platform_feed_does_not_read_around_rows_that_are_hidden() {
     );
     let reader = stage.url.replace("//backstop:", "//half_blind:");
     let host = stage.host_reading(&reader, "sqlite:backstop.db", "", "cursor: changed").await;
-    let away = eventually("the refusal", async || stage::shown(&host).await["away"].as_str().map(str::to_owned)).await;
+    let away = host.source_until("away").await["last_error"]["why"].to_string();
     assert!(away.contains("row-level security"), "{away}");
     assert!(stage.rows().is_empty());
 }
@@ -181,13 +182,12 @@ async fn scan_platform_feed_goes_on_when_its_connection_is_cut() {
     let host = stage.host_reading(&table, "sqlite:backstop.db", "", "cursor: changed").await;
     own.query_at(&table, "INSERT INTO scans (id, state) VALUES (1, 'before')");
     stage.delivered(1).await;
+    host.source_until("connected").await;
     own.stop(Stop::Immediate);
-    eventually("the loss to be seen", async || {
-        let shown = stage::shown(&host).await;
-        shown["away"].is_string().then_some(())
-    })
-    .await;
+    let away = host.source_until("away").await;
+    assert!(away["last_error"]["why"].is_string() && away["since"].is_u64(), "{away}");
     own.start_again();
+    host.source_until("connected").await;
     own.query_at(&table, "INSERT INTO scans (id, state) VALUES (2, 'after')");
     stage.delivered(2).await;
     assert_eq!(stage.ids().len(), 2);

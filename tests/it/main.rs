@@ -21,6 +21,7 @@ mod nats;
 mod policy_reload;
 mod config_reload;
 mod rabbitmq;
+mod sources;
 mod broker_crashes;
 mod reload_storm;
 mod hostile;

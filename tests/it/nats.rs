@@ -144,10 +144,7 @@ async fn nats_a_source_that_gives_up_says_so_and_harms_nothing_else() {
         )
         .start()
         .await;
-    let why = eventually("the source to give up", async || {
-        host.admin("/v1/sources").await["sources"][0]["gave_up"].as_str().map(str::to_owned)
-    })
-    .await;
+    let why = host.source_until("gave_up").await["last_error"]["why"].to_string();
     assert!(why.contains("gone") && why.contains("2 times"), "{why}");
     assert!(!host.log().contains("s3cret"));
     let id = host.accept("/r/orders", "").await;

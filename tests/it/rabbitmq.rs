@@ -158,10 +158,7 @@ async fn rabbitmq_a_source_of_a_queue_that_does_not_count_is_seen_to_have_given_
         .start()
         .await;
     desk.publish("", &pages, b"page", BasicProperties::default().with_delivery_mode(2)).await;
-    let why = eventually("the source to give up", async || {
-        host.admin("/v1/sources").await["sources"][0]["gave_up"].as_str().map(str::to_owned)
-    })
-    .await;
+    let why = host.source_until("gave_up").await["last_error"]["why"].to_string();
     assert!(why.contains("needs a quorum queue"), "{why}");
     assert!(host.log_lines("a source gave up").concat().contains("needs a quorum queue"));
     assert_eq!(vendor.received().len(), 1);

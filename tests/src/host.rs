@@ -174,6 +174,14 @@ impl Host {
         .await
     }
 
+    /// Waits until the first of its sources stands so (`connected`, `away`, `gave_up`), and returns it.
+    pub async fn source_until(&self, state: &str) -> Value {
+        eventually(&format!("the source to be {state}"), async || {
+            Some(self.admin("/v1/sources").await["sources"][0].clone()).filter(|source| source["state"] == state)
+        })
+        .await
+    }
+
     /// The messages in this state.
     pub async fn messages(&self, state: &str) -> Vec<Value> {
         let listed = self.admin(&format!("/v1/messages?limit=1000&state={state}")).await;

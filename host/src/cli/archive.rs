@@ -1,6 +1,7 @@
 //! `backstop archive`: messages found by what is known of them, taken out, or published again.
 
 mod republish;
+mod unknown_route;
 mod walk;
 
 use std::process::ExitCode;

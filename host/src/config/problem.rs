@@ -182,7 +182,7 @@ pub(super) fn cut(text: &str) -> String {
 }
 
 /// What somebody who wrote `given` may have meant, if one of `known` is near enough.
-pub(super) fn nearest<'k>(given: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
+pub(crate) fn nearest<'k>(given: &str, known: impl IntoIterator<Item = &'k str>) -> Option<&'k str> {
     // No key is longer, and the distance costs the product of both lengths.
     if given.len() > MAX_QUOTED {
         return None;

@@ -36,6 +36,13 @@
 //! - The primary is read (that is checked). One that was promoted while it lagged may draw cursors anew that were read
 //!   already.
 //!
+//! # A row that cannot be read
+//!
+//! A row that the server cannot write as JSON (a cast that raises an exception, text that is not in its encoding, more
+//! than a gigabyte) would fail each batch that it is in, for ever. Such a batch is read in parts, down to the one row
+//! (`feed/caution.rs`), which becomes a dead letter without a body; the fields of its request say which row it is. The
+//! row's key and cursor have to be readable: without them it has no place, and the feed waits before it.
+//!
 //! # What it costs
 //!
 //! In memory, for each partition that is held, a batch of rows as JSON: `batch` of them, or 4 MiB and one row more. One
@@ -43,16 +50,20 @@
 //! not indexed: partitions are for hosts to share, not for speed. It refuses tables whose rows it could not tell apart,
 //! cursors that do not sort exactly, and standbys.
 
+mod caution;
 mod cursor;
 mod failure;
 mod fence;
 mod holding;
 mod line;
+mod part;
 mod reading;
+mod row;
 mod session;
 mod settings;
 mod shown;
 mod table;
+mod unreadable;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -60,6 +71,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio_util::sync::CancellationToken;
 
 use self::session::Ended;
+use super::contact::Contact;
 use super::source::Intake;
 use crate::amqp::in_words;
 use crate::clock::Clock;
@@ -70,6 +82,7 @@ pub use self::settings::{BATCH, LEASE, MOST_BATCH, MOST_PARTITIONS, POLL, Settin
 pub use self::shown::{Progress, Shown};
 pub(crate) use self::table::check_name;
 pub use self::table::{InvalidName, TableName};
+pub use self::unreadable::Unreadable;
 
 /// A source with all it works with.
 pub struct Source {
@@ -83,7 +96,9 @@ pub struct Source {
     pub owner: Owner,
     /// The time.
     pub clock: Arc<dyn Clock>,
-    /// How it stands, for onlookers.
+    /// How it stands with the table's database, for onlookers.
+    pub contact: Arc<Contact>,
+    /// How far it has come, for onlookers.
     pub progress: Arc<Progress>,
 }
 
@@ -119,6 +134,7 @@ impl Source {
             };
             let failure = match connected {
                 Ok(session) => {
+                    self.contact.connected(self.clock.now());
                     tracing::info!(source = name, %table, partitions = self.settings.partitions, "reading the table");
                     if !session.table.cursor_is_indexed && !unindexed_is_said.swap(true, Ordering::Relaxed) {
                         let cursor = &self.settings.cursor;
@@ -137,7 +153,8 @@ impl Source {
             };
             failed = failed.saturating_add(1);
             let why = in_words(&failure);
-            self.progress.lost(&why);
+            self.contact.away(&why, self.clock.now());
+            self.progress.lost();
             if connect.retries.is_some_and(|retries| failed > retries) {
                 return Err(SourceError {
                     name: name.clone(),

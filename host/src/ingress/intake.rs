@@ -43,21 +43,11 @@ pub(super) struct RouteIntake {
 #[async_trait]
 impl Intake for RouteIntake {
     async fn store(&self, brought: Brought) -> Stored {
-        let Some(route) = self.route() else { return Stored::NotNow(COME_AGAIN) };
-        // Only what the broker says it delivered before is a repeat: senders give two messages one id, too.
-        let may_be_repeat = brought.delivered_before > 0;
-        let message = self.message(brought, Progress::default());
-        let key = self.claim(&message, &route);
-        let stored = match self.take(&message, key, &route).await {
-            Some(Accepted::Key(KeyState::Stored(_) | KeyState::Answered(_))) if may_be_repeat => return Stored::Yes,
-            Some(Accepted::Key(KeyState::InFlight | KeyState::Fresh)) => None,
-            Some(Accepted::Key(_)) => self.take(&message, None, &route).await,
-            taken => taken,
-        };
-        match stored {
-            Some(Accepted::Stored | Accepted::Behind) => Stored::Yes,
-            Some(Accepted::Key(_)) | None => Stored::NotNow(COME_AGAIN),
-        }
+        self.take_once(brought, None).await
+    }
+
+    async fn put_aside(&self, brought: Brought, reason: String) -> Stored {
+        self.take_once(brought, Some(reason)).await
     }
 
     fn keeps_order(&self) -> bool {
@@ -136,10 +126,30 @@ impl RouteIntake {
         Some(self.ingress.claim(message, key, fingerprint, Duration::ZERO, route.idempotency.keep))
     }
 
-    /// Stores a message, as a dead letter if its body is too long. None: not now.
-    async fn take(&self, message: &Message, key: Option<KeyClaim>, route: &Route) -> Option<Accepted> {
-        if message.request.body.len() > route.body_limit {
-            return self.ingress.put_aside(message.clone(), too_long(route), key).await.ok();
+    /// Stores what is brought, unless it is a repeat of what is stored; where there is a reason `aside`, as a dead letter.
+    async fn take_once(&self, brought: Brought, aside: Option<String>) -> Stored {
+        let Some(route) = self.route() else { return Stored::NotNow(COME_AGAIN) };
+        // Only what the broker says it delivered before is a repeat: senders give two messages one id, too.
+        let may_be_repeat = brought.delivered_before > 0;
+        let message = self.message(brought, Progress::default());
+        let aside = aside.or_else(|| (message.request.body.len() > route.body_limit).then(|| too_long(&route)));
+        let key = self.claim(&message, &route);
+        let stored = match self.take(&message, key, aside.as_deref()).await {
+            Some(Accepted::Key(KeyState::Stored(_) | KeyState::Answered(_))) if may_be_repeat => return Stored::Yes,
+            Some(Accepted::Key(KeyState::InFlight | KeyState::Fresh)) => None,
+            Some(Accepted::Key(_)) => self.take(&message, None, aside.as_deref()).await,
+            taken => taken,
+        };
+        match stored {
+            Some(Accepted::Stored | Accepted::Behind) => Stored::Yes,
+            Some(Accepted::Key(_)) | None => Stored::NotNow(COME_AGAIN),
+        }
+    }
+
+    /// Stores a message; where there is a reason `aside`, as a dead letter. None: not now.
+    async fn take(&self, message: &Message, key: Option<KeyClaim>, aside: Option<&str>) -> Option<Accepted> {
+        if let Some(reason) = aside {
+            return self.ingress.put_aside(message.clone(), reason.to_owned(), key).await.ok();
         }
         match self.ingress.queue.offer(message.clone(), key).await {
             Ok(Offered::Accepted) => Some(Accepted::Stored),

@@ -35,8 +35,10 @@ use tokio_util::sync::CancellationToken;
 use self::consumer::BindFailure;
 use self::deliveries::Carrier;
 use self::subscription::{Ended, Subscription};
+use crate::amqp::in_words;
 use crate::clock::Clock;
 use crate::dispatch::nats::{ConnectFailure, Connection};
+use crate::ingress::contact::Contact;
 use crate::ingress::source::Intake;
 
 pub use self::settings::{BadSetting, DEFAULT_PREFETCH, Draft, Settings};
@@ -49,12 +51,13 @@ pub struct Source {
     settings: Arc<Settings>,
     intake: Arc<dyn Intake>,
     clock: Arc<dyn Clock>,
+    contact: Arc<Contact>,
 }
 
 impl Source {
-    /// A source that does nothing until it is run.
-    pub fn new(settings: Settings, intake: Arc<dyn Intake>, clock: Arc<dyn Clock>) -> Self {
-        Self { settings: Arc::new(settings), intake, clock }
+    /// A source that does nothing until it is run; `contact` shows how it stands.
+    pub fn new(settings: Settings, intake: Arc<dyn Intake>, clock: Arc<dyn Clock>, contact: Arc<Contact>) -> Self {
+        Self { settings: Arc::new(settings), intake, clock, contact }
     }
 
     /// Subscribes and brings messages in until `stop` is raised; then takes nothing more, gives back what has not been
@@ -94,18 +97,23 @@ impl Source {
                 subscribed = self.subscribe(&mut connection) => subscribed,
             };
             let failure = match subscribed {
-                Ok(subscription) => match subscription.take_in(workers, stop, release).await {
-                    Ended::Stopped => return Ok(()),
-                    // A subscription that brought something ends a row of failures.
-                    Ended::Lost { why, worked: true } => {
-                        tracing::warn!(source = name, why, "a subscription was lost; subscribing anew");
-                        failures = 0;
-                        continue;
+                Ok(subscription) => {
+                    self.contact.connected(self.clock.now());
+                    match subscription.take_in(workers, stop, release).await {
+                        Ended::Stopped => return Ok(()),
+                        // A subscription that brought something ends a row of failures.
+                        Ended::Lost { why, worked: true } => {
+                            self.contact.away(&why, self.clock.now());
+                            tracing::warn!(source = name, why, "a subscription was lost; subscribing anew");
+                            failures = 0;
+                            continue;
+                        }
+                        Ended::Lost { why, worked: false } => SubscribeFailure::Lost(why),
                     }
-                    Ended::Lost { why, worked: false } => SubscribeFailure::Lost(why),
-                },
+                }
                 Err(failure) => failure,
             };
+            self.contact.away(&in_words(&failure), self.clock.now());
             failures = failures.saturating_add(1);
             if connect.retries.is_some_and(|retries| failures > retries) {
                 let address = self.settings.address.to_string();

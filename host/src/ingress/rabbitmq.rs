@@ -22,6 +22,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use self::consume::Ended;
+use super::contact::Contact;
 use super::source::{Connect, Intake, Settle};
 use crate::amqp::{Broker, Dialer, in_words};
 use crate::clock::Clock;
@@ -102,6 +103,8 @@ pub struct Source {
     pub intake: Arc<dyn Intake>,
     /// The time.
     pub clock: Arc<dyn Clock>,
+    /// How it stands, for onlookers.
+    pub contact: Arc<Contact>,
 }
 
 impl Source {
@@ -123,6 +126,7 @@ impl Source {
             match subscribed {
                 Ok(subscription) => {
                     failed = 0;
+                    self.contact.connected(self.clock.now());
                     tracing::info!(source = name, queue, "subscribed");
                     match self.consume(subscription, &stop).await {
                         Ended::Stopped => return Ok(()),
@@ -143,7 +147,9 @@ impl Source {
                             source,
                         });
                     }
-                    tracing::warn!(source = name, queue, attempt = failed, why = in_words(&source), "cannot subscribe");
+                    let why = in_words(&source);
+                    self.contact.away(&why, self.clock.now());
+                    tracing::warn!(source = name, queue, attempt = failed, why, "cannot subscribe");
                 }
             }
             tokio::select! {

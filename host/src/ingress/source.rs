@@ -87,6 +87,8 @@ pub enum Settlement {
 pub trait Intake: Send + Sync + 'static {
     /// Takes responsibility for a message ([`Settle::OnStore`]).
     async fn store(&self, brought: Brought) -> Stored;
+    /// Takes responsibility for what cannot be delivered, as a dead letter that was never attempted, with the reason why.
+    async fn put_aside(&self, brought: Brought, reason: String) -> Stored;
     /// Whether what is brought must be stored one after the other, as it came: its route keeps orders by key just now.
     fn keeps_order(&self) -> bool {
         true

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 use serde::Serialize;
@@ -10,17 +10,29 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::Ingress;
+use super::contact::{Contact, ContactShown};
+use super::counted::{Counted, Counts};
 use super::intake::RouteIntake;
 use super::source::Intake;
 use crate::amqp::{Dialer, in_words};
+use crate::clock::Timestamp;
 use crate::config::{Tap, Tapped};
 use crate::ingress::{feed, nats, rabbitmq};
 
-/// How the sources stand, for onlookers.
+pub use super::counted::Totals;
+
+/// How the sources stand, for onlookers: by name.
 #[derive(Debug, Default)]
-pub struct Taps {
-    standing: Mutex<BTreeMap<String, Standing>>,
-    feeds: BTreeMap<String, Arc<feed::Progress>>,
+pub struct Taps(BTreeMap<String, Watched>);
+
+/// What is known of a source, and goes on being known.
+#[derive(Clone, Debug)]
+struct Watched {
+    kind: &'static str,
+    route: String,
+    contact: Arc<Contact>,
+    counts: Arc<Counts>,
+    progress: Option<Arc<feed::Progress>>,
 }
 
 /// How a source stands.
@@ -32,9 +44,11 @@ pub struct Standing {
     pub kind: &'static str,
     /// The route that its messages go to.
     pub route: String,
-    /// Why it has given up, if it has: it takes nothing until the host is started again.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub gave_up: Option<String>,
+    /// Whether it takes anything just now, since when, and what went wrong last.
+    #[serde(flatten)]
+    pub contact: ContactShown,
+    /// What became of what it brought to this host.
+    pub brought: Totals,
     /// What this host reads of a feed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub feed: Option<feed::Shown>,
@@ -43,16 +57,32 @@ pub struct Standing {
 impl Taps {
     /// How they stand, by name.
     pub fn standing(&self) -> Vec<Standing> {
-        let mut all: Vec<Standing> =
-            self.standing.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
-        for standing in &mut all {
-            standing.feed = self.feeds.get(&standing.source).map(|progress| progress.shown());
-        }
-        all
+        let standing = self.0.iter().map(|(name, watched)| Standing {
+            source: name.clone(),
+            kind: watched.kind,
+            route: watched.route.clone(),
+            contact: watched.contact.shown(),
+            brought: watched.counts.totals(),
+            feed: watched.progress.as_ref().map(|progress| progress.shown()),
+        });
+        standing.collect()
     }
+}
 
-    fn note(&self, standing: Standing) {
-        self.standing.lock().unwrap_or_else(PoisonError::into_inner).insert(standing.source.clone(), standing);
+impl Watched {
+    /// A source that begins now.
+    fn new(tapped: &Tapped, now: Timestamp) -> Self {
+        let progress = match &tapped.tap {
+            Tap::Feed(feed) => Some(Arc::new(feed::Progress::new(feed.table.to_string(), feed.partitions))),
+            Tap::Nats(_) | Tap::RabbitMq(_) => None,
+        };
+        Self {
+            kind: tapped.tap.kind(),
+            route: tapped.route.as_str().to_owned(),
+            contact: Arc::new(Contact::new(now)),
+            counts: Arc::default(),
+            progress,
+        }
     }
 }
 
@@ -65,46 +95,36 @@ pub fn start(
     tasks: &TaskTracker,
     stop: &CancellationToken,
 ) -> Arc<Taps> {
-    let feeds = tapped.iter().filter_map(|tapped| match &tapped.tap {
-        Tap::Feed(feed) => {
-            Some((tapped.name.clone(), Arc::new(feed::Progress::new(feed.table.to_string(), feed.partitions))))
-        }
-        Tap::Nats(_) | Tap::RabbitMq(_) => None,
-    });
-    let taps = Arc::new(Taps { standing: Mutex::default(), feeds: feeds.collect() });
-    for Tapped { name, route, tap } in tapped {
-        let standing = Standing {
-            source: name.clone(),
-            kind: tap.kind(),
-            route: route.as_str().to_owned(),
-            gave_up: None,
-            feed: None,
-        };
-        taps.note(standing.clone());
-        let intake: Arc<dyn Intake> =
-            Arc::new(RouteIntake { ingress: Arc::clone(ingress), source: name.clone(), route: route.clone() });
-        let (taps, tap, ingress, stop) = (Arc::clone(&taps), tap.clone(), Arc::clone(ingress), stop.clone());
-        let dialer = dialer.clone();
+    let mut taps = BTreeMap::new();
+    for tapped in tapped {
+        let Tapped { name, route, tap } = tapped.clone();
+        let watched = Watched::new(tapped, ingress.clock.now());
+        taps.insert(name.clone(), watched.clone());
+        let Watched { contact, counts, progress, .. } = watched;
+        let intake = RouteIntake { ingress: Arc::clone(ingress), source: name.clone(), route };
+        let intake: Arc<dyn Intake> = Arc::new(Counted { intake, counts });
+        let (ingress, stop, dialer) = (Arc::clone(ingress), stop.clone(), dialer.clone());
         tasks.spawn(async move {
             let clock = Arc::clone(&ingress.clock);
+            let known = Arc::clone(&contact);
             let run = async {
                 let ended: Result<(), Box<dyn std::error::Error + Send + Sync>> = match tap {
                     Tap::Nats(settings) => {
-                        nats::Source::new(settings, intake, clock).run(stop).await.map_err(Into::into)
+                        nats::Source::new(settings, intake, clock, contact).run(stop).await.map_err(Into::into)
                     }
                     Tap::RabbitMq(config) => {
-                        let source = rabbitmq::Source { config: Arc::new(config), dialer, intake, clock };
+                        let source = rabbitmq::Source { config: Arc::new(config), dialer, intake, clock, contact };
                         source.run(stop).await.map_err(Into::into)
                     }
                     Tap::Feed(settings) => {
-                        let progress = taps.feeds.get(&settings.name).map(Arc::clone).unwrap_or_default();
                         let source = feed::Source {
                             settings: Arc::new(settings),
                             intake,
                             store: Arc::clone(&ingress.store),
                             owner: ingress.owner.clone(),
                             clock,
-                            progress,
+                            contact,
+                            progress: progress.unwrap_or_default(),
                         };
                         source.run(stop).await.map_err(Into::into)
                     }
@@ -115,10 +135,10 @@ pub fn start(
             let ended = AssertUnwindSafe(run).catch_unwind().await.unwrap_or_else(|_| Err("it panicked".into()));
             if let Err(error) = ended {
                 let error: &(dyn std::error::Error + 'static) = &*error;
-                tracing::error!(source = standing.source, error, "a source gave up");
-                taps.note(Standing { gave_up: Some(in_words(error)), ..standing });
+                tracing::error!(source = name, error, "a source gave up");
+                known.gave_up(&in_words(error), ingress.clock.now());
             }
         });
     }
-    taps
+    Arc::new(Taps(taps))
 }

@@ -38,8 +38,10 @@ async fn scan_platform_feed_of_two_writers_the_smaller_number_commits_last() {
     says(&early, "INSERT INTO scans (id, state) VALUES (2, 'early')").await;
     let host = stage.host("cursor: changed").await;
     waits_for(&host, &stage, &late).await;
+    assert!(stage::shown(&host).await["waits_since"].is_u64());
     says(&late, "COMMIT").await;
     let received = stage.delivered(2).await;
+    assert!(stage::shown(&host).await["waits_since"].is_null());
     assert_eq!(stage.ids(), [1, 2].into());
     assert_eq!(received[0].header("broker-kind"), "feed");
 }

@@ -1,7 +1,7 @@
 //! Tables that cannot be fed from: the source says why, in a sentence.
 
 use backstop_tests::postgres::Stop;
-use backstop_tests::{Postgres, Setup, Vendor, eventually};
+use backstop_tests::{Postgres, Setup, Vendor};
 
 use super::stage::{SCANS, Stage};
 
@@ -12,11 +12,7 @@ async fn says(url: &str, feed: &str) -> String {
         format!("{{ scans: {{ route: scans, connect: {{ retries: 0 }}, feed: {{ url: '{url}', {feed} }} }} }}");
     let setup = Setup::routes(&format!("scans: {{ destination: '{vendor}' }}"));
     let host = setup.setting("sources", &sources).start().await;
-    eventually("the source to give up", async || {
-        let sources = host.admin("/v1/sources").await;
-        sources["sources"][0]["gave_up"].as_str().map(str::to_owned)
-    })
-    .await
+    host.source_until("gave_up").await["last_error"]["why"].as_str().unwrap_or_default().to_owned()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -51,6 +47,30 @@ async fn scan_platform_feed_says_why_a_table_cannot_be_read() {
         stage.sql(table);
         let said = says(&stage.url, feed).await;
         assert!(said.contains(why), "{feed}: {said}");
+    }
+}
+
+/// A table that changes under the feed is looked at once more: what the source says is what has changed, not which of its
+/// statements the server refused.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn scan_platform_feed_says_what_has_changed_of_its_table() {
+    for (change, why) in [
+        ("ALTER TABLE scans DROP COLUMN changed", "public.scans has no column changed"),
+        (
+            "ALTER TABLE scans ALTER changed DROP DEFAULT, ALTER changed TYPE timestamptz USING now()",
+            "the column changed was a bigint, and is a timestamp with time zone now",
+        ),
+    ] {
+        let (stage, vendor) = (Stage::with(SCANS).await, Vendor::answering([]).await);
+        stage.sql("INSERT INTO scans (id) VALUES (1)");
+        let feed = format!("feed: {{ url: '{}', table: scans, cursor: changed, key: id, poll: 100ms }}", stage.url);
+        let sources = format!("{{ scans: {{ route: scans, connect: {{ retries: 0 }}, {feed} }} }}");
+        let setup = Setup::routes(&format!("scans: {{ destination: '{vendor}' }}"));
+        let host = setup.setting("sources", &sources).start().await;
+        vendor.receives(1).await;
+        stage.sql(change);
+        let said = host.source_until("gave_up").await["last_error"]["why"].to_string();
+        assert!(said.contains(why), "{change}: {said}");
     }
 }
 

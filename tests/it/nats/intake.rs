@@ -105,6 +105,10 @@ impl Intake for Scripted {
         (self.store)(&brought, before)
     }
 
+    async fn put_aside(&self, _: Brought, _: String) -> Stored {
+        unreachable!("a broker's message can be read")
+    }
+
     async fn deliver(&self, brought: Brought) -> Settlement {
         let before = self.note(&brought).await;
         (self.deliver)(&brought, before)

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use backstop::clock::SystemClock;
+use backstop::clock::{Clock as _, SystemClock};
 use backstop::dispatch::nats::Address;
+use backstop::ingress::contact::Contact;
 use backstop::ingress::nats::{Draft, Settings, Source, SourceError};
 use backstop::ingress::source::{Connect, Settle, Settlement, Stored};
 use futures_util::{FutureExt as _, StreamExt as _};
@@ -42,7 +43,8 @@ struct Running {
 
 impl Running {
     fn begin(draft: Draft, intake: &Arc<Scripted>) -> Self {
-        let source = Source::new(Settings::new(draft).unwrap(), intake.clone(), Arc::new(SystemClock));
+        let contact = Arc::new(Contact::new(SystemClock.now()));
+        let source = Source::new(Settings::new(draft).unwrap(), intake.clone(), Arc::new(SystemClock), contact);
         let stop = CancellationToken::new();
         let told = stop.clone();
         let task = TaskTracker::new().spawn(async move { source.run(told).await });

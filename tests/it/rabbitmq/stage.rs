@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use backstop::amqp::{Broker, Dialer, SystemAddresses};
-use backstop::clock::SystemClock;
+use backstop::clock::{Clock as _, SystemClock};
 use backstop::dispatch::rabbitmq::{Exchange, Publication, Published, Publisher};
+use backstop::ingress::contact::Contact;
 use backstop::ingress::rabbitmq::{RabbitMq, Source, SourceError};
 use backstop::ingress::source::{Brought, Connect, Intake, Settle, Settlement, Stored};
 use backstop::message::MessageId;
@@ -89,6 +90,7 @@ impl Running {
             dialer: dialer(),
             intake: Arc::clone(intake) as Arc<dyn Intake>,
             clock: Arc::new(SystemClock),
+            contact: Arc::new(Contact::new(SystemClock.now())),
         };
         let ended = TaskTracker::new().spawn(source.run(stop.clone()));
         Self { stop, ended }
@@ -191,6 +193,10 @@ impl Told {
 impl Intake for Told {
     async fn store(&self, brought: Brought) -> Stored {
         self.answer(brought, &self.store).await
+    }
+
+    async fn put_aside(&self, _: Brought, _: String) -> Stored {
+        unreachable!("a broker's message can be read")
     }
 
     async fn deliver(&self, brought: Brought) -> Settlement {

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::Which;
+use super::{Which, unknown_route};
 use crate::archive::ArchiveFilter;
 use crate::clock::Timestamp;
 use crate::dispatch::HostClient;
@@ -41,7 +41,7 @@ struct Page {
 
 impl Walk {
     /// A walk along what is asked for; `whole` with requests and journals. Its first page is here: what came in since is
-    /// not found.
+    /// not found. Where there is nothing, a route that nobody knows is told of.
     pub(super) async fn begin(which: &Which, whole: bool) -> anyhow::Result<Self> {
         let mut walk = Self {
             client: which.admin.client().await?.reading_up_to(LONGEST_PAGE),
@@ -52,6 +52,12 @@ impl Walk {
             last: None,
         };
         walk.turn(which.after).await?;
+        if let Some(route) = &which.route
+            && walk.page.is_empty()
+            && matches!(walk.next, Next::End)
+        {
+            unknown_route::tell(&walk.client, route).await;
+        }
         Ok(walk)
     }
 

@@ -135,7 +135,7 @@ impl Ingress {
             route = %message.route,
             message_id = %message.id,
             reason,
-            "event put aside"
+            "put aside"
         );
         let entry = Entry::Ended { state: State::Dead, reason, at: message.accepted_at };
         let acceptance =

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::unreadable::Unreadable;
+
 /// Why a table could not be read. Never quotes a row or a password.
 #[derive(Debug, thiserror::Error)]
 pub enum FeedFailure {
@@ -22,6 +24,9 @@ pub enum FeedFailure {
     /// No answer in time.
     #[error("the database did not answer within {} s", .0.as_secs())]
     Late(Duration),
+    /// A row's data cannot be read. The server's words are left out: they may quote it.
+    #[error("a row cannot be read: {0}")]
+    Unreadable(Unreadable),
     /// The table cannot be fed from.
     #[error("{0}")]
     Unfit(String),

@@ -91,7 +91,7 @@ impl Fence<'_> {
             self.wait(wait, Waiting::prepared(name, age, left.len())).await;
             noted = Some(left);
         }
-        self.progress.waits_for(None);
+        self.progress.waits_for(None, self.clock.now());
         Ok(())
     }
 
@@ -109,7 +109,7 @@ impl Fence<'_> {
                 LONG.as_secs()
             );
         }
-        self.progress.waits_for(Some(waiting));
+        self.progress.waits_for(Some(waiting), self.clock.now());
         self.clock.sleep(wait.pause).await;
         wait.pause = (wait.pause * 2).min(self.longest_pause);
     }

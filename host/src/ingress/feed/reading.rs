@@ -4,21 +4,18 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
-use http::{HeaderMap, HeaderName, HeaderValue, header};
-use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
-use tokio_postgres::types::ToSql;
 use tokio_util::sync::CancellationToken;
 
+use super::caution::{Caution, Next};
 use super::cursor::Cursor;
 use super::failure::FeedFailure;
+use super::part::{Part, Place};
+use super::row::{Mark, Row};
 use super::session::Session;
-use super::table::After;
-use crate::dispatch::nats::headers::is_key;
-use crate::ingress::source::{Brought, Stored, fields};
-use crate::message::hex;
+use super::unreadable::Unreadable;
+use crate::ingress::source::Stored;
 use crate::queue::STORE_RETRY;
 use crate::store::Checkpoint;
 
@@ -26,16 +23,6 @@ use crate::store::Checkpoint;
 const SIDE_BY_SIDE: usize = 16;
 /// The shortest pause before a row is brought again that could not be stored.
 const SHORTEST_WAIT: Duration = Duration::from_millis(100);
-/// The longest value of a field, in bytes: a key may be longer.
-const LONGEST_FIELD: usize = 1024;
-
-/// A row as it was read.
-struct Row {
-    cursor: Cursor,
-    cursor_text: String,
-    key: String,
-    json: String,
-}
 
 impl Session {
     /// Reads a partition from `place` on, until `end` or until it is another host's. What was begun is stored then, and
@@ -63,6 +50,7 @@ impl Session {
         mut readable: watch::Receiver<Option<Cursor>>,
         end: &CancellationToken,
     ) -> Result<(), FeedFailure> {
+        let mut caution = Caution::none(self.settings.batch);
         while !end.is_cancelled() {
             let further = readable.wait_for(|upper| upper.is_some_and(|upper| leads_further(upper, place.as_ref())));
             let upper = tokio::select! {
@@ -76,7 +64,7 @@ impl Session {
             let rows = tokio::select! {
                 biased;
                 () = end.cancelled() => break,
-                rows = self.batch(partition, place.as_ref(), upper) => rows?,
+                rows = self.batch(partition, place.as_ref(), upper, &mut caution) => rows?,
             };
             let Read { rows, was_last } = rows;
             let next = match self.store_all(partition, rows, end).await {
@@ -95,30 +83,70 @@ impl Session {
         Ok(())
     }
 
-    /// Reads the next rows of a partition, in order, up to `upper`.
-    async fn batch(&self, partition: u32, place: Option<&Checkpoint>, upper: Cursor) -> Result<Read, FeedFailure> {
-        let _turn = self.batches.acquire().await.map_err(|_| FeedFailure::BrokeOff)?;
-        let after = place.map(|place| Cursor(place.cursor));
-        let key = place.and_then(|place| place.key.as_ref());
-        let (after_what, parameters): (After, Vec<&(dyn ToSql + Sync)>) = match (&after, &key) {
-            (None, _) => (After::Nothing, vec![&upper]),
-            (Some(after), None) => (After::Cursor, vec![&upper, after]),
-            (Some(after), Some(key)) => (After::Row, vec![&upper, after, key]),
-        };
-        let rows = self.line.query(&self.table.batch(partition, after_what), &parameters).await?;
+    /// Reads the next rows of a partition, in order, up to `upper`; of a batch with a row that cannot be read, the rows
+    /// before that one, or that one alone.
+    async fn batch(
+        &self,
+        partition: u32,
+        place: Option<&Checkpoint>,
+        upper: Cursor,
+        caution: &mut Caution,
+    ) -> Result<Read, FeedFailure> {
+        let up_to = Place { cursor: upper, key: None };
+        let all = Part { partition, after: place.map(Place::from), up_to };
+        loop {
+            let Some(most) = caution.part() else {
+                match self.rows(&all).await {
+                    Err(FeedFailure::Unreadable(_)) => caution.batch_failed(),
+                    read => return read,
+                }
+                continue;
+            };
+            let places = self.places(&all, most).await?;
+            let are_all = places.len() < usize::from(most);
+            let Some(last) = places.last() else { return Ok(Read { rows: Vec::new(), was_last: true }) };
+            let part = Part { up_to: Place { cursor: last.cursor, key: Some(last.key.clone()) }, ..all.clone() };
+            match self.rows(&part).await {
+                Ok(Read { rows, was_last }) => {
+                    caution.went_well();
+                    return Ok(Read { rows, was_last: was_last && are_all });
+                }
+                Err(FeedFailure::Unreadable(why)) => {
+                    if caution.part_failed(places.len()) == Next::PutAside {
+                        let alone = places.into_iter().map(|mark| Row { mark, json: Err(why.clone()) });
+                        return Ok(Read { rows: alone.collect(), was_last: false });
+                    }
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+    }
+
+    /// Reads a part's rows, as many as are read at once.
+    async fn rows(&self, part: &Part) -> Result<Read, FeedFailure> {
+        let rows = self.query(&self.table.rows(part), part).await?;
         // Of a batch that is too long as a whole, only the beginning has come.
         let there: i64 = rows.first().map_or(Ok(0), |row| row.try_get(4))?;
         let is_whole = i64::try_from(rows.len()).is_ok_and(|come| come == there);
         let was_last = is_whole && there < i64::from(self.settings.batch);
-        let rows = rows.iter().map(|row| {
-            Ok(Row {
-                cursor: row.try_get(0)?,
-                cursor_text: row.try_get(1)?,
-                key: row.try_get(2)?,
-                json: row.try_get(3)?,
-            })
-        });
+        let rows = rows.iter().map(|row| Ok(Row { mark: mark(row)?, json: Ok(row.try_get(3)?) }));
         Ok(Read { rows: rows.collect::<Result<_, FeedFailure>>()?, was_last })
+    }
+
+    /// Reads where a part's first rows stand, so many of them, and nothing else of them.
+    async fn places(&self, part: &Part, most: u16) -> Result<Vec<Mark>, FeedFailure> {
+        self.query(&self.table.places(part, most), part).await?.iter().map(mark).collect()
+    }
+
+    /// Asks for rows, in its turn.
+    async fn query(&self, sql: &str, part: &Part) -> Result<Vec<tokio_postgres::Row>, FeedFailure> {
+        let _turn = self.batches.acquire().await.map_err(|_| FeedFailure::BrokeOff)?;
+        self.line.query(sql, &part.parameters()).await.map_err(|failure| match &failure {
+            FeedFailure::Refused { code, message } => {
+                Unreadable::of(code, message).map_or(failure, FeedFailure::Unreadable)
+            }
+            _ => failure,
+        })
     }
 
     /// Has rows stored, however often that takes, until `end`.
@@ -139,10 +167,15 @@ impl Session {
 
     /// Has a row stored. Answers its place; none when it is not stored, and the end has come.
     async fn store_one(&self, partition: u32, row: Row, end: &CancellationToken) -> Option<Checkpoint> {
-        let place = Checkpoint { cursor: row.cursor.0, key: Some(row.key.clone()) };
-        let brought = self.brought(partition, row);
+        let place = Checkpoint { cursor: row.mark.cursor.0, key: Some(row.mark.key.clone()) };
+        let unreadable = row.json.as_ref().err().map(|why| self.tell_unreadable(partition, &row.mark, why));
+        let brought = row.brought(&self.settings, partition);
         while !end.is_cancelled() {
-            match self.intake.store(brought.clone()).await {
+            let stored = match &unreadable {
+                None => self.intake.store(brought.clone()).await,
+                Some(reason) => self.intake.put_aside(brought.clone(), reason.clone()).await,
+            };
+            match stored {
                 Stored::Yes => return Some(place),
                 Stored::NotNow(again) => {
                     tokio::select! {
@@ -156,37 +189,11 @@ impl Session {
         None
     }
 
-    /// A row as the message that it becomes.
-    fn brought(&self, partition: u32, row: Row) -> Brought {
-        let table = self.settings.table.to_string();
-        // The source is named because another one may read a table of that name in another database.
-        let own = format!("{} {table} {} {}", self.settings.name, row.cursor_text, row.key);
-        let key = if is_key(&own) { own } else { hex(&Sha256::digest(own.as_bytes())) };
-        let mut headers = HeaderMap::new();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        for (name, value) in [
-            (fields::BROKER, "feed".to_owned()),
-            (fields::ORIGIN, table),
-            (fields::SEQUENCE, row.cursor_text),
-            (fields::PARTITION, partition.to_string()),
-            (fields::SUBJECT, row.key),
-        ] {
-            // What is too long or cannot be a field's value, a policy finds in the body.
-            if let Ok(value) = HeaderValue::try_from(value)
-                && value.len() <= LONGEST_FIELD
-            {
-                headers.insert(HeaderName::from_static(name), value);
-            }
-        }
-        Brought {
-            headers,
-            body: Bytes::from(row.json),
-            key: Some(key),
-            // Nothing tells a row's first time from a repeat, after a takeover or a lost checkpoint; but the key is that
-            // of this state of this row alone, so what has it is the same.
-            delivered_before: 1,
-            last_delivery: false,
-        }
+    /// Says in the log that a row is put aside, and answers the reason. Neither quotes the row.
+    fn tell_unreadable(&self, partition: u32, mark: &Mark, why: &Unreadable) -> String {
+        let (source, cursor) = (&self.settings.name, &mark.cursor_text);
+        tracing::warn!(source, partition, cursor, %why, "a row cannot be read: it is put aside as a dead letter");
+        format!("the table's server cannot write this row as JSON: {why}")
     }
 
     /// Writes down how far a partition has come, however often that takes. Answers whether it is still this host's.
@@ -222,6 +229,11 @@ impl Session {
         let shown = place.map(|place| self.table.kind.shown(Cursor(place.cursor)));
         self.progress.at(partition, shown.unwrap_or_default());
     }
+}
+
+/// Which row it is: its cursor, that as text, and its key.
+fn mark(row: &tokio_postgres::Row) -> Result<Mark, FeedFailure> {
+    Ok(Mark { cursor: row.try_get(0)?, cursor_text: row.try_get(1)?, key: row.try_get(2)? })
 }
 
 /// A batch.

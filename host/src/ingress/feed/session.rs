@@ -64,7 +64,6 @@ impl Source {
         let settings = &self.settings;
         let line = Line::open(&settings.database, &self.clock).await?;
         let table = Table::look_up(&line, settings).await?;
-        self.progress.connected();
         // Another table, cursor or key is another feed, and begins anew: rows are split and sorted by the key.
         let Settings { name, table: of, cursor, key, .. } = &**settings;
         let feed = format!("{name} {of} {cursor} {} {key} {}", table.cursor_type, table.key_type);
@@ -115,15 +114,46 @@ impl Session {
         }
         match failure {
             None => Ended::Stopped,
-            Some(failure) => Ended::Lost { served: session.has_served(&failure), failure },
+            Some(failure) => {
+                let served = session.has_served(&failure);
+                Ended::Lost { failure: session.understood(failure).await, served }
+            }
         }
     }
 
     /// Whether it went well before it failed. A server that answers, but to each batch with the same error, has not
     /// served; one that is being shut down has.
     fn has_served(&self, failure: &FeedFailure) -> bool {
-        let refused_for_good = matches!(failure, FeedFailure::Refused { code, .. } if !code.starts_with("57"));
+        let refused_for_good = match failure {
+            FeedFailure::Refused { code, .. } => !code.starts_with("57"),
+            FeedFailure::Unreadable(_) => true,
+            _ => false,
+        };
         self.stored.load(Ordering::Relaxed) || (self.looked.load(Ordering::Relaxed) && !refused_for_good)
+    }
+
+    /// What has changed of the table, in a sentence, where the server refuses a statement for what it names (SQLSTATE class
+    /// 42: a column that is gone, a type that cannot be compared); otherwise the failure as it is.
+    async fn understood(&self, failure: FeedFailure) -> FeedFailure {
+        if !matches!(&failure, FeedFailure::Refused { code, .. } if code.starts_with("42")) {
+            return failure;
+        }
+        let Settings { cursor, key, .. } = &*self.settings;
+        let now = match Table::look_up(&self.line, &self.settings).await {
+            Ok(now) => now,
+            Err(unfit @ FeedFailure::Unfit(_)) => return unfit,
+            Err(_) => return failure,
+        };
+        for (column, was, is) in
+            [(cursor, &self.table.cursor_type, &now.cursor_type), (key, &self.table.key_type, &now.key_type)]
+        {
+            if was != is {
+                return FeedFailure::Unfit(format!(
+                    "the column {column} was a {was}, and is a {is} now: that is another feed, which begins anew"
+                ));
+            }
+        }
+        failure
     }
 
     /// Moves the cursor up to which rows may be read, until that fails.

@@ -1,4 +1,4 @@
-//! How a feed stands, for onlookers.
+//! How far a feed has come, for onlookers.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -6,11 +6,13 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use serde::Serialize;
 use serde_json::Value;
 
-/// How a feed stands; shared by those who read and those who look on.
+use crate::clock::Timestamp;
+
+/// How far a feed has come; shared by those who read and those who look on.
 #[derive(Debug, Default)]
 pub struct Progress(Mutex<Shown>);
 
-/// How a feed stands on this host.
+/// How far a feed has come on this host.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Shown {
     /// The table.
@@ -25,12 +27,12 @@ pub struct Shown {
     /// What reading further waits for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub waits_for: Option<Waiting>,
+    /// Since when it waits, in milliseconds since the Unix epoch: rows have been seen since then that are not read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waits_since: Option<Timestamp>,
     /// Whether the largest cursor lies before what was read already: rows that draw such cursors are not read.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub went_back: bool,
-    /// Why the table cannot be read just now.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub away: Option<String>,
 }
 
 /// What a feed waits for before it reads further: the oldest of the transactions that may still write earlier rows.
@@ -70,15 +72,10 @@ impl Progress {
         self.lock().clone()
     }
 
-    /// The table is being read.
-    pub(super) fn connected(&self) {
-        self.lock().away = None;
-    }
-
     /// The table cannot be read.
-    pub(super) fn lost(&self, why: &str) {
+    pub(super) fn lost(&self) {
         let mut shown = self.lock();
-        (shown.away, shown.waits_for) = (Some(why.to_owned()), None);
+        (shown.waits_for, shown.waits_since) = (None, None);
         shown.held.clear();
     }
 
@@ -90,8 +87,11 @@ impl Progress {
         self.lock().went_back = is_back;
     }
 
-    pub(super) fn waits_for(&self, waiting: Option<Waiting>) {
-        self.lock().waits_for = waiting;
+    /// Reading further waits for this, or for nothing.
+    pub(super) fn waits_for(&self, waiting: Option<Waiting>, now: Timestamp) {
+        let mut shown = self.lock();
+        shown.waits_since = waiting.as_ref().and(shown.waits_since.or(Some(now)));
+        shown.waits_for = waiting;
     }
 
     /// A partition is read from here, or has come to here.

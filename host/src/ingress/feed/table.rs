@@ -1,4 +1,4 @@
-//! The table that a feed reads: its name, what is checked of it at connecting, and the statements that read it.
+//! The table that a feed reads: its name, what is checked of it at connecting.
 //!
 //! Names are quoted as identifiers, never taken for SQL.
 
@@ -93,27 +93,15 @@ pub(super) struct Table {
     pub(super) cursor_is_indexed: bool,
     /// The largest cursor up to which rows may be read once the fence has passed.
     pub(super) newest: String,
-    name: String,
-    cursor: String,
-    key: String,
+    /// Its name, its cursor's and its key's, quoted.
+    pub(super) name: String,
+    pub(super) cursor: String,
+    pub(super) key: String,
     /// Its key's type, by name.
     pub(super) key_type: String,
-    partitions: u32,
-    batch: u16,
-}
-
-/// Bytes of rows, as JSON, that come in one batch: the row that goes beyond is its last.
-const BATCH_BYTES: u32 = 4 << 20;
-
-/// What a batch comes after.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum After {
-    /// It is the first one.
-    Nothing,
-    /// Every row with the cursor `$2`.
-    Cursor,
-    /// The row with the cursor `$2` and the key `$3`.
-    Row,
+    /// How many parts it is split into, and rows of one that are read at once.
+    pub(super) partitions: u32,
+    pub(super) batch: u16,
 }
 
 impl Table {
@@ -190,41 +178,6 @@ impl Table {
             partitions: settings.partitions,
             batch: settings.batch,
         })
-    }
-
-    /// The statement that reads a batch of a partition, up to the cursor `$1`: cursor, its text, key, row, and how many
-    /// rows the batch would have, however long they are.
-    pub(super) fn batch(&self, partition: u32, after: After) -> String {
-        let Self { name, cursor, key, key_type, partitions, batch, .. } = self;
-        let cursor_type = match self.kind {
-            CursorKind::Number => "bigint",
-            CursorKind::Time => "timestamptz",
-        };
-        let later = match after {
-            After::Nothing => String::new(),
-            After::Cursor => format!("AND \"row\".{cursor} > $2::{cursor_type}"),
-            After::Row => format!("AND (\"row\".{cursor}, \"row\".{key}) > ($2::{cursor_type}, $3::text::{key_type})"),
-        };
-        // By the same function on every version of the server, for as long as it stays.
-        let ours = if *partitions > 1 {
-            format!(
-                "AND ('x' || encode(substr(sha256(convert_to(\"row\".{key}::text, 'UTF8')), 1, 4), 'hex'))::bit(32)::bigint \
-                 % {partitions} = {partition}"
-            )
-        } else {
-            String::new()
-        };
-        format!(
-            "SELECT at, at_text, key_text, json, there FROM (
-                 SELECT *, count(*) OVER () AS there, sum(octet_length(json)) OVER (ORDER BY at, key
-                     ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before
-                 FROM (
-                     SELECT \"row\".{cursor}::{cursor_type} AS at, \"row\".{cursor}::text AS at_text,
-                         \"row\".{key} AS key, \"row\".{key}::text AS key_text, row_to_json(\"row\".*)::text AS json
-                     FROM {name} AS \"row\" WHERE \"row\".{cursor} <= $1::{cursor_type} {later} {ours}
-                     ORDER BY \"row\".{cursor}, \"row\".{key} LIMIT {batch}) AS batch) AS counted
-             WHERE coalesce(before, 0) < {BATCH_BYTES} ORDER BY at, key"
-        )
     }
 }
 

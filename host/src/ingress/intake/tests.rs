@@ -157,6 +157,18 @@ async fn what_is_too_long_to_be_sent_is_stored_as_a_dead_letter() {
 }
 
 #[tokio::test]
+async fn what_cannot_be_read_is_put_aside_once_with_its_reason() {
+    let stage = Stage::answering([]).await;
+    let row = Brought { body: Bytes::new(), ..brought(1) };
+    for time in ["the first time", "again, after a lost checkpoint"] {
+        let put_aside = stage.in_time(stage.intake.put_aside(row.clone(), "it cannot be read".to_owned())).await;
+        assert_eq!(put_aside, Stored::Yes, "{time}");
+    }
+    assert_eq!(stage.only_one().await, (State::Dead, "it cannot be read".to_owned()));
+    assert_eq!(stage.attempts(), 0);
+}
+
+#[tokio::test]
 async fn what_cannot_be_stored_now_is_not_taken() {
     let full = Stage::with(vec![route("a", |route| route.max_queued = 0)]).await;
     assert_eq!(full.store(brought(0)).await, Stored::NotNow(COME_AGAIN), "its lane is full");

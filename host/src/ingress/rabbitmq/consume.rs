@@ -52,6 +52,10 @@ impl Source {
                 () = link.gone() => break Ended::Lost("the connection is gone".to_owned()),
             }
         };
+        if let Ended::Lost(why) = &ended {
+            // Not only when what is in hand has come to its end.
+            self.contact.away(why, self.clock.now());
+        }
         // Nobody waits for another try any more; what the intake has in hand is waited for.
         over.cancel();
         if matches!(ended, Ended::Stopped) {

@@ -163,6 +163,10 @@ mod tests {
             Stored::Yes
         }
 
+        async fn put_aside(&self, _: Brought, _: String) -> Stored {
+            Stored::Yes
+        }
+
         async fn deliver(&self, _: Brought) -> Settlement {
             Settlement::Requeue(self.0)
         }
