@@ -245,6 +245,7 @@ fn acceptance(message: Message, entry: Entry) -> Acceptance {
 fn finish(id: MessageId) -> Finish {
     let now = now();
     Finish {
+        is_awaited: true,
         id,
         owner: owner(),
         attempt: AttemptRecord {

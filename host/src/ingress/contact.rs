@@ -60,6 +60,11 @@ impl Contact {
         self.lock().clone()
     }
 
+    /// Whether it takes nothing, and is tried again.
+    pub(super) fn is_away(&self) -> bool {
+        self.lock().state == ContactState::Away
+    }
+
     /// It takes what there is.
     pub(super) fn connected(&self, now: Timestamp) {
         self.stands(ContactState::Connected, now, None);

@@ -125,16 +125,15 @@ impl Source {
     pub async fn run(self, stop: CancellationToken) -> Result<(), SourceError> {
         let Settings { name, table, connect, .. } = &*self.settings;
         let unindexed_is_said = AtomicBool::new(false);
-        let mut failed = 0_u32;
+        let (mut failed, aside) = (0_u32, Arc::default());
         loop {
             let connected = tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
-                connected = self.connect() => connected,
+                connected = self.connect(&aside) => connected,
             };
             let failure = match connected {
                 Ok(session) => {
-                    self.contact.connected(self.clock.now());
                     tracing::info!(source = name, %table, partitions = self.settings.partitions, "reading the table");
                     if !session.table.cursor_is_indexed && !unindexed_is_said.swap(true, Ordering::Relaxed) {
                         let cursor = &self.settings.cursor;

@@ -130,12 +130,14 @@ impl RouteIntake {
     async fn take_once(&self, brought: Brought, aside: Option<String>) -> Stored {
         let Some(route) = self.route() else { return Stored::NotNow(COME_AGAIN) };
         // Only what the broker says it delivered before is a repeat: senders give two messages one id, too.
-        let may_be_repeat = brought.delivered_before > 0;
+        let (may_be_repeat, has_no_body) = (brought.delivered_before > 0, aside.is_some());
         let message = self.message(brought, Progress::default());
         let aside = aside.or_else(|| (message.request.body.len() > route.body_limit).then(|| too_long(&route)));
         let key = self.claim(&message, &route);
         let stored = match self.take(&message, key, aside.as_deref()).await {
             Some(Accepted::Key(KeyState::Stored(_) | KeyState::Answered(_))) if may_be_repeat => return Stored::Yes,
+            // It could be read before.
+            Some(Accepted::Key(KeyState::OtherPayload)) if may_be_repeat && has_no_body => return Stored::Yes,
             Some(Accepted::Key(KeyState::InFlight | KeyState::Fresh)) => None,
             Some(Accepted::Key(_)) => self.take(&message, None, aside.as_deref()).await,
             taken => taken,

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use super::lease::Held;
 use super::{Lane, Permit, Queue, STORE_RETRY, Waits};
 use crate::attempt::{Made, Terms};
 use crate::config::OnFailure;
-use crate::message::{Message, MessageId};
+use crate::message::Message;
 use crate::store::{Finish, Finished, Then};
 
 impl Queue {
@@ -19,16 +20,16 @@ impl Queue {
         }
         let queue = Arc::clone(self);
         self.in_flight.spawn(async move {
-            let held = Held { queue: &queue, id: message.id };
+            let held = Held::of(&queue.leases, message.id);
             tokio::select! {
-                () = queue.attempt(message, &lane, permit, withheld) => drop(held),
+                () = queue.attempt(message, &lane, permit, withheld, &held) => drop(held),
                 // Still held: it is given back with all that is left.
                 () = queue.abort.cancelled() => std::mem::forget(held),
             }
         });
     }
 
-    async fn attempt(&self, message: Message, lane: &Lane, mut permit: Permit, withheld: bool) {
+    async fn attempt(&self, message: Message, lane: &Lane, mut permit: Permit, withheld: bool, held: &Held<'_>) {
         let terms = Terms { withheld, ..Terms::QUEUED };
         let made = self.attempts.make(&message, &lane.route, terms).await;
         if let Some(failed) = made.destination_failed() {
@@ -40,7 +41,7 @@ impl Queue {
         let then = made.then(&message, self.clock.now());
         // The next message of its order waits for it, or the next attempt that is over.
         let is_awaited = lane.route.order.is_some() || message.progress.hops > 0 || lane.is_finishing_at_most();
-        let finished = self.finish(&message, made, then.clone(), is_awaited).await;
+        let finished = self.finish(&message, made, then.clone(), is_awaited, held).await;
         drop(finishing);
         if finished == Finished::LeaseLost {
             tracing::warn!(message_id = %message.id, route = %message.route, "lease lost: another host repeats this attempt");
@@ -94,7 +95,7 @@ impl Queue {
     }
 
     /// Writes the transition down, however often it takes: until it is on disk the message is not done.
-    async fn finish(&self, message: &Message, made: Made, then: Then, is_awaited: bool) -> Finished {
+    async fn finish(&self, message: &Message, made: Made, then: Then, is_awaited: bool, held: &Held<'_>) -> Finished {
         let finish = Finish {
             id: message.id,
             owner: self.owner.clone(),
@@ -106,10 +107,12 @@ impl Queue {
             is_awaited,
         };
         let mut wait = STORE_RETRY.0;
+        held.is_being_written();
         loop {
             match self.store.finish(finish.clone()).await {
                 Ok(finished) => return finished,
                 Err(error) => {
+                    held.is_to_be_written_again();
                     tracing::error!(
                         message_id = %message.id,
                         error = &error as &dyn std::error::Error,
@@ -119,21 +122,6 @@ impl Queue {
                     wait = (wait * 2).min(STORE_RETRY.1);
                 }
             }
-        }
-    }
-}
-
-/// A lease held for an attempt: let go at its end, even if the attempt panics.
-struct Held<'a> {
-    queue: &'a Queue,
-    id: MessageId,
-}
-
-impl Drop for Held<'_> {
-    fn drop(&mut self) {
-        self.queue.leases.let_go(self.id);
-        if std::thread::panicking() {
-            tracing::error!(message_id = %self.id, "an attempt panicked; its message is repeated when its lease runs out");
         }
     }
 }

@@ -230,11 +230,14 @@ impl Queue {
                     // One whose lease lapsed is a retry that nobody reserved; the budget counts it all the same.
                     let right = (message.progress.attempts > 0).then(|| rights.retries.pop());
                     let withheld = right.is_some() && rights.lane.gate().is_withholding();
-                    if claimed.lapsed.contains(&message.id) && self.leases.holds(message.id) {
+                    let id = message.id;
+                    if self.leases.is_open(id) || (claimed.lapsed.contains(&id) && self.leases.is_held(id)) {
                         // Its lease ran out while it is being attempted here (a clock set forward, a store away for
-                        // long). The claim has renewed it; the attempt under way goes on.
-                        let (id, route) = (message.id, message.route);
-                        tracing::warn!(message_id = %id, %route, "claimed a message that is being attempted");
+                        // long), or its end may be on disk, and is written down again because nobody knows. The claim has
+                        // renewed the lease; the attempt under way goes on.
+                        tracing::warn!(
+                            message_id = %id, route = %message.route, "claimed a message that is being attempted"
+                        );
                         continue;
                     }
                     self.start(message, Arc::clone(&rights.lane), permit, withheld);

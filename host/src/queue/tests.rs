@@ -146,6 +146,17 @@ async fn a_retry_waits_for_its_time_and_not_for_the_attempt_before_it_to_hear_th
 }
 
 #[tokio::test]
+async fn while_nobody_knows_whether_an_attempt_s_end_is_on_disk_no_other_one_begins() {
+    let bench = Bench::with(vec![plain("a")]).await;
+    // Its end is written down again and again, for longer than until lanes are looked at.
+    bench.store.lose_answers(12);
+    bench.script("a", [Act::Answer(503), Act::Slow(Duration::from_secs(20))]);
+    let id = bench.accept("a").await;
+    bench.until(id, State::Delivered).await;
+    assert_eq!(bench.seen("a").len(), 2, "one after the other, and none beside another: {:?}", bench.seen("a"));
+}
+
+#[tokio::test]
 async fn a_retry_is_made_when_it_is_due_on_a_lane_that_was_at_its_concurrency() {
     let bench = Bench::with(vec![route("a", |route| route.concurrency = 1)]).await;
     let second = Duration::from_secs(1);

@@ -25,6 +25,7 @@ pub(crate) struct MemoryStore {
     failures: AtomicU32,
     asked: AtomicU32,
     answers_late: AtomicBool,
+    answers_lost: AtomicU32,
 }
 
 #[derive(Default)]
@@ -70,6 +71,11 @@ impl MemoryStore {
     /// How often a lane was asked about by a claim.
     pub(crate) fn claims(&self) -> u32 {
         self.asked.load(Ordering::SeqCst)
+    }
+
+    /// The next `calls` that finish an attempt do so, and answer that they failed: nobody knows what came of them.
+    pub(crate) fn lose_answers(&self, calls: u32) {
+        self.answers_lost.store(calls, Ordering::SeqCst);
     }
 
     /// From now on nobody hears that an attempt was finished, though it was: on a busy machine that can take long.
@@ -341,7 +347,10 @@ impl Store for MemoryStore {
         if self.answers_late.load(Ordering::SeqCst) {
             std::future::pending::<()>().await;
         }
-        finished
+        match self.answers_lost.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)) {
+            Ok(_) => Err(StoreError::Unavailable("the answer is lost".into())),
+            Err(_) => finished,
+        }
     }
 
     async fn extend_lease(&self, ids: Vec<MessageId>, lease: Lease) -> Result<Vec<MessageId>, StoreError> {

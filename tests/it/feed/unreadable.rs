@@ -111,3 +111,22 @@ async fn scan_platform_feed_puts_no_row_aside_for_a_fault_of_its_table() {
     stage.delivered(3).await;
     assert!(host.messages("dead").await.is_empty());
 }
+
+/// A cast that fails for every row is not every row's fault, though its error looks as if it were.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn scan_platform_feed_does_not_put_a_whole_table_aside() {
+    let stage = Stage::with(MOODY_SCANS).await;
+    stage.sql("INSERT INTO scans (id, mood) SELECT n, 'a-secret' FROM generate_series(1, 300) AS n");
+    let host = stage.host("cursor: changed, batch: 20").await;
+    let shown = host.source_until("away").await;
+    let away = shown["last_error"]["why"].to_string();
+    assert!(away.contains("100 rows in a row were put aside") && !away.contains("a-secret"), "{away}");
+    stage.sql(
+        "CREATE OR REPLACE FUNCTION mood_as_json(mood) RETURNS json LANGUAGE plpgsql AS
+             'BEGIN RETURN to_json($1::text); END'",
+    );
+    stage.delivered(200).await;
+    assert_eq!(stage.ids(), (101..=300).collect());
+    assert_eq!(put_aside(&host, 100).await, (1..=100).collect());
+    host.source_until("connected").await;
+}

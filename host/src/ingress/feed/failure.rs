@@ -27,6 +27,17 @@ pub enum FeedFailure {
     /// A row's data cannot be read. The server's words are left out: they may quote it.
     #[error("a row cannot be read: {0}")]
     Unreadable(Unreadable),
+    /// So many rows in a row cannot be read that it is not their own fault.
+    #[error(
+        "{rows} rows in a row were put aside, and the next one cannot be read either: {why}. What writes them as JSON is \
+         to be mended (a cast, perhaps); if it is the rows after all, start the host again to put as many more aside"
+    )]
+    NothingReadable {
+        /// How many were put aside.
+        rows: u32,
+        /// What is wrong with the next one.
+        why: Unreadable,
+    },
     /// The table cannot be fed from.
     #[error("{0}")]
     Unfit(String),

@@ -21,6 +21,8 @@ use crate::store::Checkpoint;
 
 /// Rows that are stored side by side, where no order is to be kept: they share the store's commits.
 const SIDE_BY_SIDE: usize = 16;
+/// Rows put aside with none between them that can be read, after which it is no row's fault any more.
+const ASIDE_IN_A_ROW: u32 = 100;
 /// The shortest pause before a row is brought again that could not be stored.
 const SHORTEST_WAIT: Duration = Duration::from_millis(100);
 
@@ -76,6 +78,7 @@ impl Session {
                     break;
                 }
                 self.stored.store(true, Ordering::Relaxed);
+                self.contact.connected(self.clock.now());
                 self.show(partition, Some(&next));
                 place = Some(next);
             }
@@ -113,6 +116,9 @@ impl Session {
                 }
                 Err(FeedFailure::Unreadable(why)) => {
                     if caution.part_failed(places.len()) == Next::PutAside {
+                        if self.aside.fetch_add(1, Ordering::Relaxed) >= ASIDE_IN_A_ROW {
+                            return Err(FeedFailure::NothingReadable { rows: ASIDE_IN_A_ROW, why });
+                        }
                         let alone = places.into_iter().map(|mark| Row { mark, json: Err(why.clone()) });
                         return Ok(Read { rows: alone.collect(), was_last: false });
                     }
@@ -129,6 +135,9 @@ impl Session {
         let there: i64 = rows.first().map_or(Ok(0), |row| row.try_get(4))?;
         let is_whole = i64::try_from(rows.len()).is_ok_and(|come| come == there);
         let was_last = is_whole && there < i64::from(self.settings.batch);
+        if !rows.is_empty() {
+            self.aside.store(0, Ordering::Relaxed);
+        }
         let rows = rows.iter().map(|row| Ok(Row { mark: mark(row)?, json: Ok(row.try_get(3)?) }));
         Ok(Read { rows: rows.collect::<Result<_, FeedFailure>>()?, was_last })
     }

@@ -37,6 +37,12 @@ impl Row {
         let own = format!("{} {table} {} {}", settings.name, mark.cursor_text, mark.key);
         let key = if is_key(&own) { own } else { hex(&Sha256::digest(own.as_bytes())) };
         let mut headers = HeaderMap::new();
+        let is_field = |text: &str| text.len() <= LONGEST_FIELD && HeaderValue::try_from(text).is_ok();
+        let shown = match &self.json {
+            // Nothing else says which row it is.
+            Err(_) if !is_field(&mark.key) => mark.key.escape_default().take(LONGEST_FIELD).collect(),
+            _ => mark.key,
+        };
         if self.json.is_ok() {
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         }
@@ -45,11 +51,11 @@ impl Row {
             (fields::ORIGIN, table),
             (fields::SEQUENCE, mark.cursor_text),
             (fields::PARTITION, partition.to_string()),
-            (fields::SUBJECT, mark.key),
+            (fields::SUBJECT, shown),
         ] {
             // What is too long or cannot be a field's value, is left out: a policy finds it in the body.
-            if let Ok(value) = HeaderValue::try_from(value)
-                && value.len() <= LONGEST_FIELD
+            if is_field(&value)
+                && let Ok(value) = HeaderValue::try_from(value)
             {
                 headers.insert(HeaderName::from_static(name), value);
             }

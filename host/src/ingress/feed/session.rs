@@ -1,7 +1,7 @@
 //! One connection to the table's database, and what goes on over it: the fence moves up, partitions are held and read.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
 
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -16,6 +16,7 @@ use super::settings::Settings;
 use super::shown::Progress;
 use super::table::Table;
 use crate::clock::Clock;
+use crate::ingress::contact::Contact;
 use crate::ingress::source::Intake;
 use crate::store::{Owner, Store};
 
@@ -36,6 +37,10 @@ pub(super) struct Session {
     pub(super) progress: Arc<Progress>,
     /// Batches that are read at once: they share the connection, and a statement's patience begins when it is sent.
     pub(super) batches: Semaphore,
+    /// Rows that were put aside since one could be read, in whichever session.
+    pub(super) aside: Arc<AtomicU32>,
+    /// How the source stands, for onlookers.
+    pub(super) contact: Arc<Contact>,
     /// Whether the table has been looked at, and whether something of it was stored.
     looked: AtomicBool,
     pub(super) stored: AtomicBool,
@@ -56,11 +61,11 @@ pub(super) enum Ended {
 }
 
 impl Source {
-    /// Connects, and looks the table up.
+    /// Connects, and looks the table up. `aside` is how many rows were put aside in a row.
     ///
     /// # Errors
     /// [`FeedFailure`]
-    pub(super) async fn connect(&self) -> Result<Session, FeedFailure> {
+    pub(super) async fn connect(&self, aside: &Arc<AtomicU32>) -> Result<Session, FeedFailure> {
         let settings = &self.settings;
         let line = Line::open(&settings.database, &self.clock).await?;
         let table = Table::look_up(&line, settings).await?;
@@ -78,6 +83,8 @@ impl Source {
             clock: Arc::clone(&self.clock),
             progress: Arc::clone(&self.progress),
             batches: Semaphore::new(BATCHES_AT_ONCE),
+            aside: Arc::clone(aside),
+            contact: Arc::clone(&self.contact),
             looked: AtomicBool::new(false),
             stored: AtomicBool::new(false),
             furthest: AtomicI64::new(i64::MIN),
@@ -126,7 +133,7 @@ impl Session {
     fn has_served(&self, failure: &FeedFailure) -> bool {
         let refused_for_good = match failure {
             FeedFailure::Refused { code, .. } => !code.starts_with("57"),
-            FeedFailure::Unreadable(_) => true,
+            FeedFailure::Unreadable(_) | FeedFailure::NothingReadable { .. } => true,
             _ => false,
         };
         self.stored.load(Ordering::Relaxed) || (self.looked.load(Ordering::Relaxed) && !refused_for_good)
@@ -172,7 +179,11 @@ impl Session {
                 Ok(newest) => newest,
                 Err(failure) => return failure,
             };
-            self.looked.store(true, Ordering::Relaxed);
+            let looked_before = self.looked.swap(true, Ordering::Relaxed);
+            // One that was away is only back when it can read, too, which has failed by then if it does.
+            if looked_before || !self.contact.is_away() {
+                self.contact.connected(self.clock.now());
+            }
             self.look_back(newest, &mut went_back);
             let known = *readable.borrow();
             if let Some(cursor) = newest

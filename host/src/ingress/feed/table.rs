@@ -1,4 +1,4 @@
-//! The table that a feed reads: its name, what is checked of it at connecting.
+//! The table that a feed reads: its name, and what is checked of it at connecting.
 //!
 //! Names are quoted as identifiers, never taken for SQL.
 

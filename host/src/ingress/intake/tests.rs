@@ -169,6 +169,16 @@ async fn what_cannot_be_read_is_put_aside_once_with_its_reason() {
 }
 
 #[tokio::test]
+async fn what_cannot_be_read_any_more_is_not_put_aside_when_it_is_stored_already() {
+    let stage = Stage::answering([]).await;
+    assert_eq!(stage.store(brought(1)).await, Stored::Yes);
+    let row = Brought { body: Bytes::new(), ..brought(1) };
+    let put_aside = stage.in_time(stage.intake.put_aside(row, "it cannot be read".to_owned())).await;
+    assert_eq!(put_aside, Stored::Yes);
+    assert_ne!(stage.only_one().await.0, State::Dead);
+}
+
+#[tokio::test]
 async fn what_cannot_be_stored_now_is_not_taken() {
     let full = Stage::with(vec![route("a", |route| route.max_queued = 0)]).await;
     assert_eq!(full.store(brought(0)).await, Stored::NotNow(COME_AGAIN), "its lane is full");

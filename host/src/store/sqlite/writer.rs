@@ -3,7 +3,7 @@
 //! It takes what waits, up to [`Bounds::group`] jobs or [`Bounds::group_bytes`] of bodies, runs it in one transaction,
 //! commits once, and only then replies. So many callers share one fsync, and nobody is answered before their change is
 //! on disk. A job that nobody waits for (an attempt to be written down) does not call for a commit of its own: it lies
-//! by for [`Bounds::patience`] at the most, and joins the next commit that somebody does wait for. Under load there are
+//! by for [`Bounds::patience`] while there is nothing else to do, and joins the next commit that somebody does wait for. Under load there are
 //! half as many commits then, and far fewer pages are written more than once.
 //!
 //! A job that fails undoes its own changes alone: jobs hardly ever fail, so they run without savepoints, and when one
@@ -16,7 +16,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -37,11 +37,11 @@ pub(super) struct Bounds {
     pub(super) queue: usize,
     /// Bytes of bodies waiting; a job that brings more is refused as saturated, unless it is the only one.
     pub(super) queue_bytes: usize,
-    /// Jobs in one commit.
+    /// Jobs in one commit, and what lies by besides.
     pub(super) group: usize,
     /// Bytes of bodies after which no further job joins a commit: the log never holds much more than this at once.
     pub(super) group_bytes: usize,
-    /// How long a job lies by that nobody waits for.
+    /// How long a job lies by that nobody waits for, while the thread is idle.
     pub(super) patience: Duration,
 }
 
@@ -55,7 +55,8 @@ impl Default for Bounds {
 #[derive(Debug)]
 pub(super) struct Writer {
     queue: RwLock<Option<SyncSender<Call>>>,
-    lying_by: Arc<LyingBy>,
+    /// The thread has it, so that what lies by does not outlast it.
+    lying_by: Weak<LyingBy>,
     waiting_bytes: Arc<AtomicUsize>,
     bounds: Bounds,
     thread: Mutex<Option<JoinHandle<Result<(), StoreError>>>>,
@@ -69,7 +70,8 @@ impl Writer {
     pub(super) fn start(connection: Connection, lock: HostLock, bounds: Bounds) -> Result<Self, StoreError> {
         let (queue, calls) = sync_channel(bounds.queue);
         let (lying_by, waiting_bytes) = (Arc::new(LyingBy::default()), Arc::new(AtomicUsize::new(0)));
-        let jobs = Jobs { calls, lying_by: Arc::clone(&lying_by), bounds };
+        let jobs = Jobs { calls, bounds, lying_by: Arc::clone(&lying_by) };
+        let lying_by = Arc::downgrade(&lying_by);
         let waiting = Arc::clone(&waiting_bytes);
         let thread = std::thread::Builder::new()
             .name("store-writer".to_owned())
@@ -101,7 +103,7 @@ impl Writer {
     }
 
     /// As [`Writer::run`], but for work that nobody waits for: it is done before any that is enqueued after it, in the
-    /// commit that those call for, and after [`Bounds::patience`] at the latest. It carries no body.
+    /// commit that those call for, or when it has lain by for [`Bounds::patience`]. It carries no body.
     ///
     /// # Errors
     /// As [`Writer::run`].
@@ -118,12 +120,13 @@ impl Writer {
     fn lay_by(&self, job: Box<dyn Job>) -> Result<(), StoreError> {
         let queue = self.queue.read().unwrap_or_else(PoisonError::into_inner);
         let queue = queue.as_ref().ok_or_else(closed)?;
-        let mut lying_by = self.lying_by.locked();
+        let lying_by = self.lying_by.upgrade().ok_or_else(closed)?;
+        let mut lying_by = lying_by.locked();
         if lying_by.len() >= self.bounds.queue {
             return Err(StoreError::Saturated);
         }
-        // The thread is told of the first one only, since it is being woken up for each that is to be saved. Where the
-        // queue is full it is awake.
+        // The thread is told of the first one only: not to wake it for each is what this is for. Where the queue is full
+        // it is awake.
         if lying_by.is_empty()
             && let Err(TrySendError::Disconnected(_)) = queue.try_send(Call::LookBeside)
         {
@@ -303,9 +306,7 @@ impl Jobs {
                 Err(_) => break,
             }
         }
-        let mut lying_by = self.lying_by.locked();
-        let most = lying_by.len().min(self.bounds.group);
-        lying_by.drain(..most).chain(called).collect()
+        self.lying_by.locked().drain(..).chain(called).collect()
     }
 }
 
