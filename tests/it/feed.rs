@@ -90,6 +90,19 @@ async fn scan_platform_feed_reads_long_rows_a_few_at_a_time() {
     assert_eq!(stage.ids(), (1..=11).collect());
 }
 
+/// Of two rows with the same number one may be passed over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn scan_platform_feed_warns_of_numbers_that_two_rows_may_have() {
+    const WARNING: &str = "nothing keeps two rows from having the same cursor";
+    let plain = "CREATE TABLE scans (id bigint PRIMARY KEY, changed bigint NOT NULL); CREATE INDEX ON scans (changed)";
+    let warned = Stage::with(plain).await.host("cursor: changed").await;
+    warned.says(WARNING, 1).await;
+    assert!(warned.log_lines("no index begins with the cursor").is_empty());
+    let fine = Stage::with(SCANS).await.host("cursor: changed").await;
+    fine.says("reading the table", 1).await;
+    assert!(fine.log_lines(WARNING).is_empty());
+}
+
 /// Cursors that begin anew lie before what was read, and are not read. That is said, and seen.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn scan_platform_feed_says_that_a_table_was_begun_anew() {
@@ -100,7 +113,7 @@ async fn scan_platform_feed_says_that_a_table_was_begun_anew() {
     assert!(stage::shown(&host).await["went_back"].is_null());
     stage.sql("TRUNCATE scans RESTART IDENTITY; INSERT INTO scans (id, state) VALUES (1, 'new')");
     eventually("it to be seen", async || (stage::shown(&host).await["went_back"] == true).then_some(())).await;
-    assert_eq!(host.log_lines("the largest cursor lies before what was read already").len(), 1);
+    assert_eq!(host.says("the largest cursor lies before what was read already", 1).await.len(), 1);
 }
 
 /// Of a table that hides rows from its reader a feed would have holes.
@@ -153,7 +166,8 @@ async fn scan_platform_feed_reads_rows_with_the_same_cursor_by_their_keys() {
     let received = stage.delivered(20 * tables.len()).await;
     let keys: BTreeSet<String> = received.iter().map(|request| request.header("idempotency-key")).collect();
     assert_eq!(keys.len(), received.len(), "each row of each table once");
-    assert_eq!(host.log_lines("no index begins with the cursor").len(), tables.len(), "each is warned of once");
+    let warned = host.says("no index begins with the cursor", tables.len()).await;
+    assert_eq!(warned.len(), tables.len(), "each is warned of once");
 }
 
 /// What was split into two goes on split into four.

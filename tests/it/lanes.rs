@@ -129,7 +129,8 @@ async fn lanes_a_breaker_opens_probes_once_and_closes() {
     assert_eq!(probes, before + 1, "one probe at a time");
     for state in ["open", "half_open", "closed"] {
         let named = format!("\"state\":\"{state}\"");
-        assert!(host.log_lines("circuit breaker").iter().any(|line| line.contains(&named)), "{state} is in the log");
+        let said = async || host.log_lines("circuit breaker").iter().any(|line| line.contains(&named)).then_some(());
+        eventually(&format!("{state} to be in the log"), said).await;
     }
     assert_eq!(host.message(&ids[3]).await["attempts"], 1, "who waited used no attempt");
 }

@@ -160,7 +160,7 @@ async fn rabbitmq_a_source_of_a_queue_that_does_not_count_is_seen_to_have_given_
     desk.publish("", &pages, b"page", BasicProperties::default().with_delivery_mode(2)).await;
     let why = host.source_until("gave_up").await["last_error"]["why"].to_string();
     assert!(why.contains("needs a quorum queue"), "{why}");
-    assert!(host.log_lines("a source gave up").concat().contains("needs a quorum queue"));
+    assert!(host.says("a source gave up", 1).await.concat().contains("needs a quorum queue"));
     assert_eq!(vendor.received().len(), 1);
     eventually("the message to be the broker's", async || (desk.ready(&pages).await == 1).then_some(())).await;
 }

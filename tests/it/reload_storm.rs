@@ -92,7 +92,8 @@ async fn reload_storm_a_thousand_reloads_under_load_fail_no_decision_and_leak_no
     let loads = join_all((0..POLICIES).step_by(6).map(|n| load(&host, n, &reported, &over)));
     let ((warm, end), judged) = tokio::join!(storm, loads);
 
-    assert_eq!(host.log_lines("policy reloaded").len() as u64, ROUNDS * POLICIES as u64);
+    let reloads = ROUNDS as usize * POLICIES;
+    assert_eq!(host.says("policy reloaded", reloads).await.len(), reloads);
     assert!(judged.iter().all(|judged| *judged as u64 > ROUNDS), "there was hardly any load: {judged:?}");
     eprintln!("{} decisions; memory {warm} KiB after warm-up, {end} KiB at the end", judged.iter().sum::<usize>());
     assert!(end < warm + MARGIN_KIB, "memory grew from {warm} KiB to {end} KiB");

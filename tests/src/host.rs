@@ -226,6 +226,13 @@ impl Host {
         self.log().lines().filter(|line| line.contains(text)).map(str::to_owned).collect()
     }
 
+    /// Waits until so many lines of the log hold `text`, and returns all that do: the log is written by a thread of its
+    /// own, which may be a moment behind.
+    pub async fn says(&self, text: &str, lines: usize) -> Vec<String> {
+        let said = async || Some(self.log_lines(text)).filter(|said| said.len() >= lines);
+        eventually(&format!("{lines} lines of the log to hold {text:?}"), said).await
+    }
+
     /// The most memory it has held, in KiB.
     ///
     /// # Panics

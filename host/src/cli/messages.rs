@@ -248,14 +248,11 @@ pub(super) fn print_request(request: &Value) {
 
 fn print_attempt(record: &AttemptRecord) {
     out!();
-    out!(
-        "attempt {}  {}  on {}: {} after {} ms",
-        record.number,
-        Timestamp::to_string(&record.started_at),
-        record.route,
-        record.outcome,
-        record.latency_ms
-    );
+    let (number, at, route) = (record.number, Timestamp::to_string(&record.started_at), &record.route);
+    match number {
+        0 => out!("not attempted  {at}  on {route}"),
+        _ => out!("attempt {number}  {at}  on {route}: {} after {} ms", record.outcome, record.latency_ms),
+    }
     if !record.outcome.detail.is_empty() {
         out!("  fault    {}", printable(&record.outcome.detail));
     }
@@ -280,6 +277,8 @@ fn print_attempt(record: &AttemptRecord) {
             record.provenance.fuel,
             Duration::from_nanos(record.provenance.took_ns)
         ),
+        // Before an attempt the host itself judges, unless a policy did.
+        None if number == 0 => {}
         None => out!("  policy   none: the standard rule"),
     }
     if let Some(failure) = &record.provenance.failure {

@@ -65,9 +65,9 @@ impl Contact {
         self.lock().state == ContactState::Away
     }
 
-    /// It takes what there is.
-    pub(super) fn connected(&self, now: Timestamp) {
-        self.stands(ContactState::Connected, now, None);
+    /// It takes what there is. Answers whether it did not before.
+    pub(super) fn connected(&self, now: Timestamp) -> bool {
+        self.stands(ContactState::Connected, now, None)
     }
 
     /// It takes nothing until it has been tried again.
@@ -80,16 +80,18 @@ impl Contact {
         self.stands(ContactState::GaveUp, now, Some(why));
     }
 
-    /// It stands so since now, unless it did before.
-    fn stands(&self, state: ContactState, now: Timestamp, why: Option<&str>) {
+    /// It stands so since now, unless it did before. Answers whether it did not.
+    fn stands(&self, state: ContactState, now: Timestamp, why: Option<&str>) -> bool {
         let mut shown = self.lock();
-        if shown.state != state {
+        let is_new = shown.state != state;
+        if is_new {
             (shown.state, shown.since) = (state, now);
         }
         if let Some(why) = why {
             let line = why.chars().map(|character| if character.is_control() { ' ' } else { character });
             shown.last_error = Some(LastError { at: now, why: line.take(LONGEST_TEXT).collect() });
         }
+        is_new
     }
 
     fn lock(&self) -> MutexGuard<'_, ContactShown> {

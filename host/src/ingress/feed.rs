@@ -70,7 +70,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio_util::sync::CancellationToken;
 
-use self::session::Ended;
+use self::session::{Ended, Session};
 use super::contact::Contact;
 use super::source::Intake;
 use crate::amqp::in_words;
@@ -115,6 +115,19 @@ pub struct SourceError {
 }
 
 impl Source {
+    /// Warns of what a table lacks that can be read all the same.
+    fn warn_of(&self, session: &Session) {
+        let Settings { name, table, cursor, .. } = &*self.settings;
+        if !session.table.cursor_is_indexed {
+            tracing::warn!(source = name, %table, cursor, "no index begins with the cursor: every look at the table \
+                           reads all of it");
+        }
+        if session.table.cursor_may_repeat {
+            tracing::warn!(source = name, %table, cursor, "nothing keeps two rows from having the same cursor: one that \
+                           draws a number that was read before is passed over; make a unique index on it");
+        }
+    }
+
     /// Brings rows in until `stop`, reconnecting as configured. Attempts count anew after each connection that served.
     ///
     /// After `stop` it reads nothing more, waits for what [`Intake`] has in hand, writes down how far it has come, and
@@ -124,7 +137,7 @@ impl Source {
     /// [`SourceError`], when the table could not be read as often as `connect` allows.
     pub async fn run(self, stop: CancellationToken) -> Result<(), SourceError> {
         let Settings { name, table, connect, .. } = &*self.settings;
-        let unindexed_is_said = AtomicBool::new(false);
+        let is_warned = AtomicBool::new(false);
         let (mut failed, aside) = (0_u32, Arc::default());
         loop {
             let connected = tokio::select! {
@@ -134,11 +147,8 @@ impl Source {
             };
             let failure = match connected {
                 Ok(session) => {
-                    tracing::info!(source = name, %table, partitions = self.settings.partitions, "reading the table");
-                    if !session.table.cursor_is_indexed && !unindexed_is_said.swap(true, Ordering::Relaxed) {
-                        let cursor = &self.settings.cursor;
-                        tracing::warn!(source = name, %table, cursor, "no index begins with the cursor: every look at \
-                                       the table reads all of it");
+                    if !is_warned.swap(true, Ordering::Relaxed) {
+                        self.warn_of(&session);
                     }
                     match session.run(&stop).await {
                         Ended::Stopped => return Ok(()),

@@ -121,6 +121,20 @@ async fn scan_platform_feed_does_not_put_a_whole_table_aside() {
     let shown = host.source_until("away").await;
     let away = shown["last_error"]["why"].to_string();
     assert!(away.contains("100 rows in a row were put aside") && !away.contains("a-secret"), "{away}");
+
+    // It stays away for as long as it tries in vain, however long a try takes.
+    stage.sql(
+        "CREATE OR REPLACE FUNCTION mood_as_json(mood) RETURNS json LANGUAGE plpgsql AS
+             'BEGIN PERFORM pg_sleep(0.3); RAISE ''no''; END'",
+    );
+    let mut tries = BTreeSet::new();
+    eventually("three more tries", async || {
+        let now = host.admin("/v1/sources").await["sources"][0].clone();
+        assert_eq!((&now["state"], &now["since"]), (&shown["state"], &shown["since"]), "{now}");
+        tries.extend(now["last_error"]["at"].as_u64());
+        (tries.len() > 3).then_some(())
+    })
+    .await;
     stage.sql(
         "CREATE OR REPLACE FUNCTION mood_as_json(mood) RETURNS json LANGUAGE plpgsql AS
              'BEGIN RETURN to_json($1::text); END'",

@@ -63,12 +63,14 @@ impl Session {
                     Ok(None) | Err(_) => break,
                 },
             };
+            self.reading.fetch_add(1, Ordering::Relaxed);
             let rows = tokio::select! {
                 biased;
-                () = end.cancelled() => break,
-                rows = self.batch(partition, place.as_ref(), upper, &mut caution) => rows?,
+                () = end.cancelled() => None,
+                rows = self.batch(partition, place.as_ref(), upper, &mut caution) => Some(rows?),
             };
-            let Read { rows, was_last } = rows;
+            self.reading.fetch_sub(1, Ordering::Relaxed);
+            let Some(Read { rows, was_last }) = rows else { break };
             let next = match self.store_all(partition, rows, end).await {
                 Batch { all: true, .. } if was_last => Some(Checkpoint { cursor: upper.0, key: None }),
                 Batch { up_to, .. } => up_to,
@@ -78,7 +80,7 @@ impl Session {
                     break;
                 }
                 self.stored.store(true, Ordering::Relaxed);
-                self.contact.connected(self.clock.now());
+                self.serves();
                 self.show(partition, Some(&next));
                 place = Some(next);
             }
@@ -202,7 +204,10 @@ impl Session {
     fn tell_unreadable(&self, partition: u32, mark: &Mark, why: &Unreadable) -> String {
         let (source, cursor) = (&self.settings.name, &mark.cursor_text);
         tracing::warn!(source, partition, cursor, %why, "a row cannot be read: it is put aside as a dead letter");
-        format!("the table's server cannot write this row as JSON: {why}")
+        format!(
+            "the table's server cannot write this row as JSON: {why}. Correct the row, which is then read again, and \
+             discard this: redriven, it would be delivered without a body"
+        )
     }
 
     /// Writes down how far a partition has come, however often that takes. Answers whether it is still this host's.

@@ -1,7 +1,7 @@
 //! One connection to the table's database, and what goes on over it: the fence moves up, partitions are held and read.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicUsize, Ordering};
 
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -37,6 +37,8 @@ pub(super) struct Session {
     pub(super) progress: Arc<Progress>,
     /// Batches that are read at once: they share the connection, and a statement's patience begins when it is sent.
     pub(super) batches: Semaphore,
+    /// Partitions of which a batch is being read, or could not be.
+    pub(super) reading: AtomicUsize,
     /// Rows that were put aside since one could be read, in whichever session.
     pub(super) aside: Arc<AtomicU32>,
     /// How the source stands, for onlookers.
@@ -83,6 +85,7 @@ impl Source {
             clock: Arc::clone(&self.clock),
             progress: Arc::clone(&self.progress),
             batches: Semaphore::new(BATCHES_AT_ONCE),
+            reading: AtomicUsize::new(0),
             aside: Arc::clone(aside),
             contact: Arc::clone(&self.contact),
             looked: AtomicBool::new(false),
@@ -125,6 +128,14 @@ impl Session {
                 let served = session.has_served(&failure);
                 Ended::Lost { failure: session.understood(failure).await, served }
             }
+        }
+    }
+
+    /// The table is being read: said where it was not before.
+    pub(super) fn serves(&self) {
+        let Settings { name, table, partitions, .. } = &*self.settings;
+        if self.contact.connected(self.clock.now()) {
+            tracing::info!(source = name, %table, partitions, "reading the table");
         }
     }
 
@@ -180,9 +191,10 @@ impl Session {
                 Err(failure) => return failure,
             };
             let looked_before = self.looked.swap(true, Ordering::Relaxed);
-            // One that was away is only back when it can read, too, which has failed by then if it does.
-            if looked_before || !self.contact.is_away() {
-                self.contact.connected(self.clock.now());
+            // One that was away is only back when it has read what there is, too.
+            let has_read = looked_before && self.reading.load(Ordering::Relaxed) == 0;
+            if has_read || !self.contact.is_away() {
+                self.serves();
             }
             self.look_back(newest, &mut went_back);
             let known = *readable.borrow();

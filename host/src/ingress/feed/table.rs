@@ -91,6 +91,8 @@ pub(super) struct Table {
     pub(super) cursor_type: String,
     /// Whether an index begins with the cursor.
     pub(super) cursor_is_indexed: bool,
+    /// Whether rows may have the same cursor that must not: two moments may be the same, numbers not.
+    pub(super) cursor_may_repeat: bool,
     /// The largest cursor up to which rows may be read once the fence has passed.
     pub(super) newest: String,
     /// Its name, its cursor's and its key's, quoted.
@@ -117,7 +119,8 @@ impl Table {
                 coalesce(bool_or(i.indisunique AND i.indexprs IS NULL AND NOT EXISTS (
                     SELECT FROM unnest((i.indkey::int2[])[0:i.indnkeyatts - 1]) AS n (attnum)
                     WHERE n.attnum <> ALL (ARRAY[$2, $3]::int2[]))), false),
-                coalesce(bool_or(i.indkey[0] = $2), false)
+                coalesce(bool_or(i.indkey[0] = $2), false),
+                coalesce(bool_or(i.indkey[0] = $2 AND i.indisunique AND i.indnkeyatts = 1), false)
             FROM pg_catalog.pg_index i WHERE i.indrelid = $1 AND i.indisvalid AND i.indpred IS NULL";
         let Settings { table, cursor, key, .. } = settings;
         let unfit = |why: String| Err(FeedFailure::Unfit(why));
@@ -149,9 +152,9 @@ impl Table {
         }
         check_sequences(line, oid, cursor_number, cursor).await?;
         let indexes = line.query_opt(INDEXES, &[&oid, &cursor_number, &key_number]).await?;
-        let (tells_apart, cursor_is_indexed) = match indexes {
-            Some(row) => (row.try_get(0)?, row.try_get(1)?),
-            None => (false, false),
+        let (tells_apart, cursor_is_indexed, cursor_is_unique) = match indexes {
+            Some(row) => (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?),
+            None => (false, false, false),
         };
         if !tells_apart {
             return unfit(format!(
@@ -170,6 +173,7 @@ impl Table {
             kind,
             cursor_type,
             cursor_is_indexed,
+            cursor_may_repeat: matches!(kind, CursorKind::Number) && !cursor_is_unique,
             newest,
             name,
             cursor: quoted_cursor,

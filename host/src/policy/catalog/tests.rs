@@ -291,3 +291,22 @@ async fn a_start_does_not_go_on_with_a_configuration_that_the_policy_refuses() {
     let problems = refused.map(|_| ()).expect_err("the operator has to mend it").to_string();
     assert!(problems.contains("policy_config/most"), "{problems}");
 }
+
+#[test]
+fn what_was_cut_off_for_time_is_tried_again_and_nothing_else_is() {
+    let late = || Err(Failure::OutOfTime(Duration::from_millis(100)));
+    let tried = |answers: Vec<Result<u32, Failure>>| {
+        let mut answers = answers.into_iter();
+        let came = super::rehearse(|| answers.next().expect("an answer"));
+        (came.map_err(|failure| failure.to_string()), answers.len())
+    };
+    assert_eq!(tried(vec![late(), late(), Ok(1)]), (Ok(1), 0));
+    let refusal = || Err(Failure::Refused("no".to_owned()));
+    assert_eq!(tried(vec![refusal(), Ok(1)]), (Err(Failure::Refused("no".to_owned()).to_string()), 1));
+    let too_late = "out of time: it was cut off after 100ms".to_owned();
+    assert_eq!(
+        tried(vec![late(), late(), late(), Ok(1)]),
+        (Err(too_late), 1),
+        "a policy that takes too long is refused"
+    );
+}
